@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * dsm/dsm.h - one page-granular, sequentially consistent shared memory across the nodes of a VM.
+ *
+ * What      Guest-physical memory: single writer or many readers per page, homed by address range.
+ * Threads   dsm_acquire: any thread that is not inside ic_progress.  The rest as noted.
+ * Errors    -ETIMEDOUT: the deadline passed; -EPIPE: the VM is ending (a peer is lost or dsm_stop).
+ *
+ * Two ways for guest code to reach the bytes, one per open dsm (struct dsm_config.mapping):
+ *
+ *   DSM_MAP_TLB   The user caches host pointers and rights itself (the bt engine's TLB).  Each thread that
+ *                 does so is a `dsm_reader`: it is active between dsm_reader_enter and _leave.  While active
+ *                 it may use any page whose right it saw with dsm_right since its last dsm_reader_poll.
+ *                 When a right must go, the DSM lowers dsm_right first, then posts the page to every active
+ *                 reader and sets *kick; the right is gone when each has called dsm_reader_poll (which hands
+ *                 it the pages to drop) or dsm_reader_leave.  A reader that enters polls first.
+ *   DSM_MAP_UFFD  A second mapping, the guest view, registered with userfaultfd; hardware enforces rights.
+ */
+#ifndef DSM_DSM_H
+#define DSM_DSM_H
+
+#include "base/err.h"
+#include "base/types.h"
+#include "interconnect/fabric.h"
+
+#include <stdatomic.h>
+
+enum dsm_right { DSM_NONE, DSM_READ, DSM_WRITE };
+enum dsm_mapping { DSM_MAP_TLB, DSM_MAP_UFFD };
+
+/* Frames [first, first + count) are homed on `node`.  Ranges do not overlap. */
+struct dsm_range {
+	gfn_t first;
+	uint64_t count;
+	node_id node;
+};
+
+#define DSM_RANGES_MAX (2 * NODES_MAX)
+
+struct dsm_config {
+	node_id self;
+	unsigned nodes;
+	const struct dsm_range *ranges; /* copied */
+	unsigned ranges_count;
+	uint64_t cache_pages; /* remote pages this node may hold beside its share; 0: no bound */
+	enum dsm_mapping mapping;
+	struct ic_fabric *fabric; /* borrowed; NULL when nodes == 1; the dsm takes IC_PORT_DSM */
+};
+
+struct dsm;
+
+MUST_CHECK int dsm_open(const struct dsm_config *cfg, struct dsm **out);
+/* From now on every wait ends with -EPIPE.  Any thread. */
+void dsm_stop(struct dsm *d);
+/* A peer is gone for good.  Context: any thread; does not block. */
+void dsm_peer_lost(struct dsm *d, node_id peer);
+/* After dsm_stop, when no thread is inside any call. */
+void dsm_close(struct dsm *d);
+
+/* Host address of gpa 0 in the alias mapping: the bytes themselves, no rights enforced.  Const. */
+uint8_t *dsm_alias(struct dsm *d);
+/* DSM_MAP_UFFD: host address of gpa 0 in the guest view. */
+uint8_t *dsm_view(struct dsm *d);
+/* True when gfn is guest RAM of this VM. */
+bool dsm_is_ram(const struct dsm *d, gfn_t gfn);
+
+/* Right this node holds now.  Any thread; see the reader contract above for how long it may be used. */
+enum dsm_right dsm_right(const struct dsm *d, gfn_t gfn);
+
+/*
+ * Blocks until this node holds `right` on gfn, or deadline_ns (clock_now_ns) passes.  The right may be gone
+ * again by the time the caller looks: call, look with dsm_right while active, repeat.  A page just granted is
+ * held here for a short bounded time, longer when the same thread asks for it again.
+ * Context: not active as a reader; not inside ic_progress.
+ */
+MUST_CHECK int dsm_acquire(struct dsm *d, gfn_t gfn, enum dsm_right right, uint64_t deadline_ns);
+
+/* --- readers (DSM_MAP_TLB) --- */
+struct dsm_reader;
+/* *kick becomes nonzero (release) when the reader should poll soon; the reader clears it before polling. */
+MUST_CHECK int dsm_reader_open(struct dsm *d, _Atomic uint32_t *kick, struct dsm_reader **out);
+void dsm_reader_close(struct dsm_reader *r); /* not active */
+/* Drops cached rights on gfn above `right` (and translations of it when right is DSM_NONE or when a writer
+ * elsewhere is granted). gfn == DSM_ALL: drop everything. */
+typedef void (*dsm_drop_fn)(void *arg, gfn_t gfn, enum dsm_right right);
+#define DSM_ALL (~(gfn_t)0)
+/* enter and poll call drop for each posted page, then acknowledge.  Cheap when nothing is posted. */
+void dsm_reader_enter(struct dsm_reader *r, dsm_drop_fn drop, void *arg);
+void dsm_reader_poll(struct dsm_reader *r, dsm_drop_fn drop, void *arg);
+/* The pages posted up to here count as dropped: the user must not use what it cached until the next enter,
+ * which hands over what was posted while it was away. */
+void dsm_reader_leave(struct dsm_reader *r);
+
+/*
+ * For device models: copies between host memory and guest RAM with rights, any length and alignment, page by
+ * page.  Atomic only per page.  -EFAULT when the range is not RAM; -ETIMEDOUT, -EPIPE.
+ * Context: as dsm_acquire.
+ */
+MUST_CHECK int dsm_copy_in(struct dsm *d, void *dst, gpa_t src, size_t len, uint64_t deadline_ns);
+MUST_CHECK int dsm_copy_out(struct dsm *d, gpa_t dst, const void *src, size_t len, uint64_t deadline_ns);
+
+#define DSM_HOT_PAGES 10
+#define DSM_LAT_BUCKETS 32 /* bucket i counts faults of [2^i, 2^(i+1)) ns */
+struct dsm_stats {
+	uint64_t faults_read, faults_write, faults_upgrade; /* that needed another node */
+	uint64_t faults_local;				    /* resolved at this node alone */
+	uint64_t pages_sent, pages_received, invalidations_received, refused;
+	uint64_t latency_p50_ns, latency_p99_ns; /* of remote faults */
+	uint64_t latency_hist[DSM_LAT_BUCKETS];
+	struct {
+		gfn_t gfn;
+		uint64_t faults;
+	} hot[DSM_HOT_PAGES]; /* most remote faults first; approximate */
+};
+void dsm_stats(struct dsm *d, struct dsm_stats *out);
+
+#endif
