@@ -115,7 +115,7 @@ $(foreach s,$(UNIT_SRCS),$(call test_prog,$(s:%.c=%),$(s),-lcriterion))
 
 CHECK_TARGETS :=
 TEST_TARGETS :=
--include $(wildcard tests/*/build.mk)
+-include $(wildcard hv/*/build.mk) $(wildcard tests/*/build.mk tests/system/*/build.mk)
 
 .PHONY: unit
 unit: $(UNIT_PROGS)

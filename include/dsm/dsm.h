@@ -92,6 +92,14 @@ void dsm_reader_poll(struct dsm_reader *r, dsm_drop_fn drop, void *arg);
 void dsm_reader_leave(struct dsm_reader *r);
 
 /*
+ * Makes every reader of this node (the caller's own is not active) drop what it caches on gfn above `right`,
+ * and waits until each has.  Local: no message, no protocol state.  For an engine that is about to translate
+ * code from gfn and must know that nobody still writes to it through a cached right.
+ * Context: not active as a reader; may block for as long as a reader takes to poll.
+ */
+void dsm_readers_sync(struct dsm *d, gfn_t gfn, enum dsm_right right);
+
+/*
  * For device models: copies between host memory and guest RAM with rights, any length and alignment, page by
  * page.  Atomic only per page.  -EFAULT when the range is not RAM; -ETIMEDOUT, -EPIPE.
  * Context: as dsm_acquire.

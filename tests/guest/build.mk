@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# tests/guest/build.mk - the guest image, build/guest/{vmlinuz,initrd}, the same for every SAN.
+
+GUEST := build/guest
+GUEST_TREE := $(GUEST)/stamp
+
+$(GUEST)/bin/%: tests/guest/%.c
+	@mkdir -p $(@D)
+	$(if $(Q),@echo "  CC    $< (static)")
+	$(Q)$(CC) -std=gnu11 -O2 $(WARN) -static -pthread -o $@ $<
+
+# Packages that are newer than the image are taken when it is rebuilt, not before.
+$(GUEST)/stamp: tests/guest/build.sh tests/guest/init $(GUEST)/bin/tscpass $(GUEST)/bin/work
+	$(Q)tests/guest/install-deps.sh
+	$(Q)flock $(GUEST) tests/guest/build.sh $(GUEST)
+	$(Q)touch $@
+
+.PHONY: guest
+guest: $(GUEST)/stamp
