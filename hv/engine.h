@@ -13,6 +13,7 @@
 #include "base/err.h"
 #include "base/types.h"
 #include "dsm/dsm.h"
+#include "hv/core/cpuid.h"
 
 enum hv_exit_reason {
 	HV_EXIT_KICKED,	    /* hv_engine.kick, or a posted interrupt wants a look; nothing to complete */
@@ -68,12 +69,6 @@ struct hv_cpu_state {
 	bool event_valid, event_has_error;
 	uint8_t event_vector, event_type; /* type as in VMX: 0 external, 2 NMI, 3 exception, 4 soft int */
 	uint32_t event_error;
-};
-
-struct hv_cpuid_entry {
-	uint32_t leaf, subleaf; /* subleaf is compared only when by_subleaf */
-	bool by_subleaf;
-	uint32_t eax, ebx, ecx, edx;
 };
 
 struct hv_vm_config {

@@ -46,14 +46,25 @@ struct bt_tlb {
 	uint64_t tag_write[BT_TLB_SIZE]; /* set only when D is set, the page may be written and holds no code */
 	uint64_t addend[BT_TLB_SIZE];
 	gfn_t gfn[BT_TLB_SIZE]; /* for drops */
+	uint8_t global[BT_TLB_SIZE]; /* survives mov cr3 */
 };
+
+/* Code fetch: tag as above, page frame instead of a host address.  C only. */
+struct bt_itlb {
+	uint64_t tag[BT_TLB_SIZE];
+	gfn_t gfn[BT_TLB_SIZE];
+	uint8_t global[BT_TLB_SIZE];
+};
+
+/* How bt_event_deliver treats bt_exception: */
+enum bt_event_kind { BT_EVENT_FAULT, BT_EVENT_SOFT, BT_EVENT_EXTERNAL, BT_EVENT_NMI };
 
 struct bt_exception {
 	bool pending;
 	uint8_t vector;
 	bool has_error;
 	uint32_t error;
-	bool soft; /* int n, int3, into: the saved rip is the next instruction */
+	uint8_t kind; /* enum bt_event_kind; int n, int3, into never queue here: they deliver at once */
 	uint64_t cr2;
 };
 
@@ -96,20 +107,34 @@ struct bt_cpu {
 
 	/* --- leaving and completing --- */
 	struct hv_exit *exit; /* where run() wants the answer */
-	bool exit_pending;    /* an exit is under way; the next run() completes it */
+	/* *exit is filled: run() must return it.  The next run() clears this; for MMIO, PIO and MSR it stores the
+	 * answer (data; fault for an MSR) below, sets ready, and restarts the instruction at rip before it looks at
+	 * interrupts.  HLT and KICKED are complete, rip is past the instruction. */
+	bool exit_pending;
 	struct {
 		bool ready;   /* data holds the monitor's answer for gpa/port/MSR of the restarted instruction */
+		bool fault;   /* MSR answer: #GP(0) */
 		bool write;
 		uint8_t size;
 		gpa_t gpa;
 		uint64_t data;
 	} mmio, pio, msr;
+	/* An MMIO read that was answered already, kept while a later access of the same instruction exits
+	 * (movs and cmps between two devices).  Void once the instruction is done or faults. */
+	struct {
+		bool valid;
+		uint8_t size;
+		gva_t va;
+		uint64_t data;
+	} held;
 	bool irq_window; /* run() was asked to leave when an interrupt can be taken */
 
 	struct bt_tlb tlb[2]; /* [1] user (CPL 3) accesses, [0] supervisor */
+	struct bt_itlb itlb[2];
 
 	/* --- plumbing --- */
 	struct bt_vm *vm;
+	const struct hv_vm_config *cfg; /* borrowed from the VM; set before bt_cpu_reset */
 	unsigned id;
 	struct dsm *dsm;
 	uint8_t *alias; /* host address of gpa 0 */
@@ -173,8 +198,13 @@ struct bt_insn {
 	} op[4];
 };
 
+/* On entry c->rip == i->rip, gpr and rflags are complete, c->active.  BT_NEXT and BT_BRANCH set c->rip; BT_BRANCH is
+ * also the answer when IF went from 0 to 1 or irq_shadow was set, so that the loop looks at irq_window and ends the
+ * shadow after one instruction.  BT_AGAIN: exc.pending, else exit_pending, else (string op kicked) just come back. */
 typedef enum bt_next (*bt_sys_fn)(struct bt_cpu *c, const struct bt_insn *i);
-/* The C implementation of an instruction the translator does not run itself, NULL when there is none (#UD). */
+/* The C implementation of an instruction the translator does not run itself, NULL when there is none (#UD).
+ * Mnemonics with several meanings: CALL, JMP, RET are the far ones; MOV, PUSH, POP those with a segment, control or
+ * debug register (PUSH/POP of anything else and near CALL/JMP/RET are the translator's); MOVSD, CMPSD the string ones. */
 bt_sys_fn bt_sys_lookup(uint16_t mnemonic);
 
 /* Fills the TLB for va (page walk, A/D bits, DSM rights; blocks in dsm_acquire when needed) and gives the host
@@ -191,6 +221,9 @@ enum bt_res bt_mmu_fetch(struct bt_cpu *c, gva_t va, gpa_t *out);
 /* Linear address of the memory operand (segment base, address size); queues #GP on a non-canonical address. */
 enum bt_res bt_seg_linear(struct bt_cpu *c, const struct bt_insn *i, gva_t *out);
 
+/* One MMIO access of the current instruction, 1 2 4 8 bytes: consumes the answer (BT_OK) or exits (BT_EXIT). */
+enum bt_res bt_mmio_access(struct bt_cpu *c, gpa_t gpa, unsigned size, bool write, uint64_t *data);
+
 void bt_tlb_flush_all(struct bt_cpu *c);
 void bt_tlb_flush_page(struct bt_cpu *c, gva_t va);
 /* dsm_drop_fn: removes TLB entries of gfn above right; calls bt_cache_drop_gfn for DSM_NONE. */
@@ -206,10 +239,24 @@ void bt_page_fault(struct bt_cpu *c, gva_t va, uint32_t error);
  * HV_EXIT_SHUTDOWN on a triple fault (double faults are handled inside). */
 enum bt_res bt_event_deliver(struct bt_cpu *c);
 enum bt_res bt_event_interrupt(struct bt_cpu *c, uint8_t vector, bool nmi);
-/* Recomputes c->mode and c->cpl-dependent caches after any change of cr0, efer, cs, ss, rflags. */
+/* Recomputes c->mode after any change of cr0, efer, cs, ds, es, ss, cpl, rflags.TF. */
 void bt_mode_update(struct bt_cpu *c);
+/* #DB of single step: call after an instruction that ran with BT_MODE_SINGLE. */
+void bt_debug_step(struct bt_cpu *c);
+/* Fills *c->exit with a reason that carries nothing else and sets exit_pending. */
+void bt_exit(struct bt_cpu *c, enum hv_exit_reason reason);
+
+/* --- state.c: not under live FPU state --- */
+void bt_cpu_reset(struct bt_cpu *c); /* INIT/reset state; cfg and id are set; flushes the TLB */
+void bt_state_get(struct bt_cpu *c, struct hv_cpu_state *out); /* parked, between instructions */
+MUST_CHECK int bt_state_set(struct bt_cpu *c, const struct hv_cpu_state *in);
 
 /* --- translator -> system half --- */
+/* Saves live x87/SSE state into c->fx and clears fpu_live; nothing to do when not live.  Before anything that may
+ * use host FPU registers: calls into other components above all. */
+void bt_fpu_park(struct bt_cpu *c);
+/* The reverse: loads c->fx into the host registers and sets fpu_live; nothing to do when live. */
+void bt_fpu_load(struct bt_cpu *c);
 /* Virtual mappings changed (cr3, invlpg, mode): forget virtual lookups of one page or of all. */
 void bt_cache_forget_va(struct bt_cpu *c, gva_t va);
 void bt_cache_forget_all(struct bt_cpu *c);

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* wire.c - codec of hv/wire.h.  Pure. */
+#include "hv/wire.h"
+
+#include "base/assert.h"
+#include "base/bytes.h"
+
+static uint8_t reader_bool(struct reader *r)
+{
+	uint8_t v = reader_u8(r);
+
+	if (v > 1)
+		r->bad = true;
+	return v == 1;
+}
+
+unsigned hv_msg_encode(const struct hv_msg *m, uint8_t out[static HV_MSG_BYTES_MAX])
+{
+	struct writer w = { out, out + HV_MSG_BYTES_MAX, false };
+
+	writer_u8(&w, (uint8_t)m->kind);
+	switch (m->kind) {
+	case HV_MSG_IPI:
+		writer_u8(&w, m->ipi.mode);
+		writer_u8(&w, m->ipi.vector);
+		writer_u8(&w, m->ipi.level);
+		for (unsigned i = 0; i < 4; i++)
+			writer_u64(&w, m->ipi.to.w[i]);
+		break;
+	case HV_MSG_LINE:
+		writer_u8(&w, m->line.gsi);
+		writer_u8(&w, m->line.level);
+		break;
+	case HV_MSG_EOI:
+		writer_u8(&w, m->eoi.vector);
+		break;
+	case HV_MSG_IO:
+		writer_u64(&w, m->io.id);
+		writer_u8(&w, (uint8_t)m->io.space);
+		writer_u8(&w, m->io.write);
+		writer_u8(&w, m->io.size);
+		writer_u64(&w, m->io.addr);
+		writer_u64(&w, m->io.data);
+		break;
+	case HV_MSG_IO_DONE:
+		writer_u64(&w, m->io_done.id);
+		writer_u64(&w, m->io_done.data);
+		break;
+	case HV_MSG_PROBE:
+		writer_u32(&w, m->probe.seq);
+		break;
+	case HV_MSG_CLOCK:
+		writer_u32(&w, m->clock.seq);
+		writer_u64(&w, m->clock.tsc_khz);
+		writer_u64(&w, m->clock.guest_tsc);
+		writer_u64(&w, m->clock.offset);
+		writer_bytes(&w, m->clock.boot_id, sizeof(m->clock.boot_id));
+		break;
+	case HV_MSG_KINDS:
+		break;
+	}
+	ASSERT(!w.bad && w.p - out > 1);
+	return (unsigned)(w.p - out);
+}
+
+bool hv_msg_decode(const void *body, size_t len, struct hv_msg *m)
+{
+	const uint8_t *p = body;
+	struct reader r = { p, p + len, false };
+	bool good = true;
+
+	*m = (struct hv_msg){ .kind = reader_u8(&r) };
+	switch (m->kind) {
+	case HV_MSG_IPI:
+		m->ipi.mode = reader_u8(&r);
+		m->ipi.vector = reader_u8(&r);
+		m->ipi.level = reader_bool(&r);
+		for (unsigned i = 0; i < 4; i++)
+			m->ipi.to.w[i] = reader_u64(&r);
+		good = m->ipi.mode < 8;
+		break;
+	case HV_MSG_LINE:
+		m->line.gsi = reader_u8(&r);
+		m->line.level = reader_bool(&r);
+		break;
+	case HV_MSG_EOI:
+		m->eoi.vector = reader_u8(&r);
+		break;
+	case HV_MSG_IO:
+		m->io.id = reader_u64(&r);
+		m->io.space = reader_u8(&r);
+		m->io.write = reader_bool(&r);
+		m->io.size = reader_u8(&r);
+		m->io.addr = reader_u64(&r);
+		m->io.data = reader_u64(&r);
+		good = m->io.space < HV_IO_SPACES &&
+		       (m->io.size == 1 || m->io.size == 2 || m->io.size == 4 || m->io.size == 8);
+		break;
+	case HV_MSG_IO_DONE:
+		m->io_done.id = reader_u64(&r);
+		m->io_done.data = reader_u64(&r);
+		break;
+	case HV_MSG_PROBE:
+		m->probe.seq = reader_u32(&r);
+		break;
+	case HV_MSG_CLOCK:
+		m->clock.seq = reader_u32(&r);
+		m->clock.tsc_khz = reader_u64(&r);
+		m->clock.guest_tsc = reader_u64(&r);
+		m->clock.offset = reader_u64(&r);
+		reader_bytes(&r, m->clock.boot_id, sizeof(m->clock.boot_id));
+		good = m->clock.tsc_khz != 0;
+		break;
+	default:
+		return false;
+	}
+	return good && !r.bad && r.p == r.end;
+}

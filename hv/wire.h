@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * hv/wire.h - bodies of the messages that slices of one VM exchange on IC_PORT_HV.
+ *
+ * What      Encode never fails; decode rejects untrusted bytes: unknown kind, wrong length, values out of range.
+ * Threads   Any; no state.
+ * Format    u8 kind, then the fields of that kind in the order below, little-endian, no padding, nothing after.
+ */
+#ifndef HV_WIRE_H
+#define HV_WIRE_H
+
+#include "base/types.h"
+
+/* A set of vCPUs; VCPUS_MAX bits are used. */
+struct hv_vcpuset {
+	uint64_t w[4];
+};
+
+static inline bool hv_vcpuset_has(const struct hv_vcpuset *s, unsigned v)
+{
+	return (s->w[v / 64] >> (v % 64)) & 1;
+}
+
+static inline void hv_vcpuset_add(struct hv_vcpuset *s, unsigned v)
+{
+	s->w[v / 64] |= 1ull << (v % 64);
+}
+
+static inline bool hv_vcpuset_empty(const struct hv_vcpuset *s)
+{
+	return !(s->w[0] | s->w[1] | s->w[2] | s->w[3]);
+}
+
+enum hv_msg_kind {
+	HV_MSG_IPI = 1,	   /* interrupt for vCPUs of the receiving node */
+	HV_MSG_LINE,	   /* a device's interrupt line changed; to the IOAPIC's node */
+	HV_MSG_EOI,	   /* level-triggered vector ended; to the IOAPIC's node */
+	HV_MSG_IO,	   /* device access; answered by HV_MSG_IO_DONE with the same id */
+	HV_MSG_IO_DONE,
+	HV_MSG_PROBE,	   /* clock: asks node 0; answered by HV_MSG_CLOCK */
+	HV_MSG_CLOCK,
+	HV_MSG_KINDS
+};
+
+enum hv_io_space { HV_IO_MMIO, HV_IO_PORT, HV_IO_SPACES };
+
+struct hv_msg {
+	enum hv_msg_kind kind;
+	union {
+		struct {
+			uint8_t mode; /* delivery mode as in the ICR: 0 fixed, 4 NMI, 5 INIT, 6 SIPI */
+			uint8_t vector;
+			bool level;
+			struct hv_vcpuset to;
+		} ipi;
+		struct {
+			uint8_t gsi;
+			bool level;
+		} line;
+		struct {
+			uint8_t vector;
+		} eoi;
+		struct {
+			uint64_t id;
+			enum hv_io_space space;
+			bool write;
+			uint8_t size; /* 1 2 4 8 */
+			uint64_t addr, data;
+		} io;
+		struct {
+			uint64_t id, data;
+		} io_done;
+		struct {
+			uint32_t seq;
+		} probe;
+		struct {
+			uint32_t seq;
+			uint64_t tsc_khz;
+			uint64_t guest_tsc; /* at node 0 while it handled the probe */
+			uint64_t offset;    /* guest TSC - host TSC there */
+			uint8_t boot_id[16]; /* of that host's kernel */
+		} clock;
+	};
+};
+
+#define HV_MSG_BYTES_MAX 64u
+
+/* Bytes written to out. */
+unsigned hv_msg_encode(const struct hv_msg *msg, uint8_t out[static HV_MSG_BYTES_MAX]);
+/* False: not one of ours; *out is then unspecified. */
+bool hv_msg_decode(const void *body, size_t len, struct hv_msg *out);
+
+#endif

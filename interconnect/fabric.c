@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * interconnect/fabric.c - one fabric: picks a backend, guards progress, hands messages to their port.
+ *
+ * Owns      struct ic_fabric.
+ * Threads   As fabric.h.  progress_lock (rank: outermost, only ever tried) is held around the backend's
+ *           progress, hence around every handler.
+ * I/O       None; the backend's.
+ */
+#include "interconnect/fabric_priv.h"
+
+#include "base/assert.h"
+#include "base/log.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const struct ic_backend *const backends[] = { &ic_backend_tcp };
+
+static const char *const backend_names[] = { "tcp", NULL };
+STATIC_ASSERT(ARRAY_LEN(backend_names) == ARRAY_LEN(backends) + 1, "a name for every backend");
+
+const char *const *ic_backend_names(void)
+{
+	return backend_names;
+}
+
+static const struct ic_backend *backend_find(const char *name)
+{
+	if (!strcmp(name, "auto"))
+		return &ic_backend_tcp;
+	for (size_t i = 0; i < ARRAY_LEN(backends); i++)
+		if (!strcmp(backends[i]->name, name))
+			return backends[i];
+	return NULL;
+}
+
+int ic_open(const struct ic_config *cfg, struct ic_fabric **out)
+{
+	const struct ic_backend *ops = cfg->backend ? backend_find(cfg->backend) : NULL;
+	struct ic_fabric *f;
+	int err;
+
+	if (!ops || !cfg->nodes || cfg->nodes > NODES_MAX || cfg->self >= cfg->nodes || !cfg->listen) {
+		log_error("fabric: bad configuration backend %s node %u of %u",
+			  cfg->backend ? cfg->backend : "-", cfg->self, cfg->nodes);
+		return -EINVAL;
+	}
+	f = calloc(1, sizeof(*f));
+	if (!f)
+		return -ENOMEM;
+	f->cfg = *cfg;
+	f->ops = ops;
+	pthread_mutex_init(&f->progress_lock, NULL);
+	err = ops->open(f, &f->priv);
+	if (err) {
+		pthread_mutex_destroy(&f->progress_lock);
+		free(f);
+		return err;
+	}
+	f->cfg.listen = f->cfg.backend = NULL; /* the caller's, gone after this call */
+	*out = f;
+	return 0;
+}
+
+void ic_close(struct ic_fabric *f)
+{
+	f->ops->close(f->priv);
+	pthread_mutex_destroy(&f->progress_lock);
+	explicit_bzero(f->cfg.key, sizeof(f->cfg.key));
+	free(f);
+}
+
+void ic_set_handler(struct ic_fabric *f, enum ic_port port, struct ic_handler handler)
+{
+	ASSERT(port < IC_PORTS);
+	f->handlers[port] = handler;
+}
+
+void ic_address(struct ic_fabric *f, char out[static IC_ADDR_MAX])
+{
+	f->ops->address(f->priv, out);
+}
+
+int ic_join(struct ic_fabric *f, node_id peer, const char *address)
+{
+	if (peer >= f->cfg.nodes || peer == f->cfg.self)
+		return -EINVAL;
+	return f->ops->join(f->priv, peer, address);
+}
+
+int ic_send(struct ic_fabric *f, node_id to, const struct ic_msg *msg)
+{
+	ASSERT(to < f->cfg.nodes && to != f->cfg.self);
+	ASSERT(msg->port < IC_PORTS && msg->body_len <= IC_BODY_MAX && msg->data_len <= IC_DATA_MAX);
+	return f->ops->send(f->priv, to, msg);
+}
+
+int ic_progress(struct ic_fabric *f, unsigned budget)
+{
+	int n;
+
+	if (pthread_mutex_trylock(&f->progress_lock))
+		return -EBUSY;
+	n = f->ops->progress(f->priv, budget);
+	pthread_mutex_unlock(&f->progress_lock);
+	return n;
+}
+
+void ic_wait(struct ic_fabric *f, uint64_t timeout_ns)
+{
+	f->ops->wait(f->priv, timeout_ns);
+}
+
+void ic_wake(struct ic_fabric *f)
+{
+	f->ops->wake(f->priv);
+}
+
+void ic_stats(struct ic_fabric *f, struct ic_stats *out)
+{
+	out->msgs_sent = f->count.msgs_sent;
+	out->msgs_received = f->count.msgs_received;
+	out->pages_sent = f->count.pages_sent;
+	out->pages_received = f->count.pages_received;
+	out->bytes_sent = f->count.bytes_sent;
+	out->bytes_received = f->count.bytes_received;
+	out->refused = f->count.refused;
+}
+
+void ic_deliver(struct ic_fabric *f, node_id from, const struct ic_msg *msg)
+{
+	const struct ic_handler *h = &f->handlers[msg->port];
+
+	ic_count(&f->count.msgs_received, 1);
+	ic_count(&f->count.bytes_received, (uint64_t)msg->body_len + msg->data_len);
+	if (msg->data_len == IC_DATA_MAX)
+		ic_count(&f->count.pages_received, 1);
+	if (h->on_message)
+		h->on_message(h->arg, from, msg);
+	else
+		ic_refused(f, IC_REFUSED_GARBAGE, "message for a port that nobody reads");
+}
+
+void ic_peer_changed(struct ic_fabric *f, node_id peer, enum ic_peer_event event)
+{
+	log_info("fabric: peer %u %s", peer, event == IC_PEER_UP ? "up" : "down");
+	if (f->cfg.on_peer)
+		f->cfg.on_peer(f->cfg.arg, peer, event);
+}
+
+void ic_refused(struct ic_fabric *f, enum ic_refusal why, const char *who)
+{
+	uint32_t bit = 1u << why;
+
+	ic_count(&f->count.refused, 1);
+	if (!(atomic_fetch_or(&f->refusals_logged, bit) & bit))
+		log_warn("fabric: refused %s: %s (further ones of this cause are only counted)", who,
+			 ic_refusal_text(why));
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * interconnect/fabric_priv.h - what fabric.c and the backends share.
+ *
+ * A backend delivers with ic_deliver and ic_peer_changed, from inside its progress, and counts with ic_count.
+ */
+#ifndef INTERCONNECT_FABRIC_PRIV_H
+#define INTERCONNECT_FABRIC_PRIV_H
+
+#include "interconnect/core/hello.h"
+#include "interconnect/fabric.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+struct ic_backend {
+	const char *name;
+	MUST_CHECK int (*open)(struct ic_fabric *f, void **out);
+	void (*close)(void *priv);
+	void (*address)(void *priv, char out[static IC_ADDR_MAX]);
+	int (*join)(void *priv, node_id peer, const char *address);
+	int (*send)(void *priv, node_id to, const struct ic_msg *msg); /* any thread */
+	int (*progress)(void *priv, unsigned budget);		       /* one thread at a time */
+	void (*wait)(void *priv, uint64_t timeout_ns);		       /* one thread at a time */
+	void (*wake)(void *priv);				       /* any thread */
+};
+
+struct ic_counters {
+	_Atomic uint64_t msgs_sent, msgs_received, pages_sent, pages_received, bytes_sent,
+		bytes_received, refused;
+};
+
+struct ic_fabric {
+	struct ic_config cfg; /* const after open; strings not kept */
+	const struct ic_backend *ops;
+	void *priv;
+	struct ic_handler handlers[IC_PORTS]; /* const after the first progress */
+	pthread_mutex_t progress_lock;	      /* try-lock only, so that nobody ever sleeps on it */
+	struct ic_counters count;
+	_Atomic uint32_t refusals_logged; /* bit per enum ic_refusal */
+};
+
+static inline void ic_count(_Atomic uint64_t *counter, uint64_t n)
+{
+	atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
+
+/* Inside progress. */
+void ic_deliver(struct ic_fabric *f, node_id from, const struct ic_msg *msg);
+void ic_peer_changed(struct ic_fabric *f, node_id peer, enum ic_peer_event event);
+/* Counts a refusal of ours; the first of each cause is logged.  `who` is for the log only. */
+void ic_refused(struct ic_fabric *f, enum ic_refusal why, const char *who);
+
+extern const struct ic_backend ic_backend_tcp;
+
+#endif

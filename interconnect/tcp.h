@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * interconnect/tcp.h - what tcp.c (links and data) and tcp_hello.c (connecting, handshake) share.
+ *
+ * Threads   Everything belongs to the thread inside progress, except tcp_peer's tx fields (tx_lock), the
+ *           join request (join_lock) and what is atomic.
+ */
+#ifndef INTERCONNECT_TCP_H
+#define INTERCONNECT_TCP_H
+
+#include "interconnect/core/frame.h"
+#include "interconnect/core/peer.h"
+#include "interconnect/fabric_priv.h"
+
+#define TCP_TX_BYTES (256u << 10) /* bounded queue of a peer; a power of two */
+#define TCP_RX_BYTES (64u << 10)
+#define TCP_HANDSHAKES_MAX 32u /* unproven connections at one time; the rest is turned away */
+#define TCP_LINKS_MAX (NODES_MAX + TCP_HANDSHAKES_MAX)
+
+enum tcp_phase { TCP_CONNECTING, TCP_CHALLENGED, TCP_PROVING, TCP_GREETED, TCP_CHECKING, TCP_OPEN };
+
+struct tcp_link {
+	int fd;
+	unsigned slot;	 /* in tcp.links */
+	unsigned up_slot; /* in tcp.up while open */
+	enum tcp_phase phase;
+	node_id peer; /* NODE_NONE until a HELLO named it */
+	struct ic_hello hello, challenge;
+	uint64_t deadline_ns; /* of the handshake */
+	uint32_t epoch, rx_seq;
+	size_t rx_start, rx_end; /* bytes of rx in use */
+	uint8_t rx[TCP_RX_BYTES];
+};
+
+struct tcp_peer {
+	struct ic_peer life;
+	struct tcp_link *link; /* while up */
+	char address[IC_ADDR_MAX];
+	pthread_mutex_t tx_lock; /* rank: innermost */
+	int tx_fd;		 /* -1: not up.  The link's fd; closed only after this is -1 */
+	uint32_t tx_seq, tx_epoch;
+	uint32_t tx_head, tx_tail; /* free-running; bytes of the ring in use = head - tail */
+	bool tx_armed;		   /* EPOLLOUT is asked for */
+	_Atomic bool tx_queued;
+	uint8_t *tx_ring;
+};
+
+struct tcp {
+	struct ic_fabric *f;
+	int listen_fd, epoll_fd, wake_fd;
+	struct tcp_peer *peers; /* cfg.nodes of them */
+	struct tcp_link *links[TCP_LINKS_MAX];
+	struct tcp_link *up[NODES_MAX];
+	unsigned up_count, up_next;
+	unsigned handshakes; /* links that are not open */
+	unsigned polls;
+	_Atomic bool backlog; /* whole frames may wait in some rx */
+	_Atomic bool slow;    /* handshakes or joins are under way: look at timers */
+	_Atomic bool waiting, woken;
+	pthread_mutex_t join_lock; /* rank: innermost */
+	_Atomic bool join_asked;
+	struct tcp_asked { /* join_lock */
+		bool wanted[NODES_MAX];
+		char address[NODES_MAX][IC_ADDR_MAX];
+	} *asked;
+};
+
+/* tcp.c */
+struct tcp_link *tcp_link_new(struct tcp *t, int fd, enum tcp_phase phase, uint32_t events);
+void tcp_link_free(struct tcp *t, struct tcp_link *l);
+/* A handshake ended well: the link carries messages from here. */
+void tcp_link_open(struct tcp *t, struct tcp_link *l, uint32_t epoch);
+/* Reads once.  >0 bytes, 0 nothing there now, -EPIPE the end. */
+int tcp_link_read(struct tcp_link *l);
+
+/* tcp_hello.c */
+int tcp_listen(struct tcp *t, const char *address);
+void tcp_accept(struct tcp *t);
+void tcp_connect(struct tcp *t, node_id peer);
+/* Takes the handshake as far as the bytes go; may free the link. */
+void tcp_hello_step(struct tcp *t, struct tcp_link *l);
+void tcp_hello_fail(struct tcp *t, struct tcp_link *l);
+/* Join requests, retries, deadlines. */
+void tcp_timers(struct tcp *t);
+
+#endif
