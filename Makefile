@@ -20,8 +20,8 @@ CC := gcc
 B := build$(if $(SAN),-$(SAN))
 Q := $(if $(V),,@)
 
-PKGS := zydis yaml-0.1 libprotobuf-c openssl zlib liblzma libzstd liblz4 jansson
-DEPS_MISSING := $(shell pkg-config --exists $(PKGS) 2>/dev/null || echo yes)
+PKGS := yaml-0.1 libprotobuf-c openssl zlib liblzma libzstd liblz4 jansson
+DEPS_MISSING := $(shell pkg-config --exists $(PKGS) 2>/dev/null && test -e /usr/include/Zydis/Zydis.h || echo yes)
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
 
@@ -31,7 +31,7 @@ CFLAGS := -std=gnu11 -O2 -g $(WARN) -fno-strict-aliasing -fstack-protector-stron
 	$(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer)
 CPPFLAGS := -D_GNU_SOURCE -Iinclude -I. -I$(B)/gen $(PKG_CFLAGS)
 LDFLAGS := -pthread $(if $(SAN),-fsanitize=$(SAN))
-LDLIBS := $(PKG_LIBS) -lm
+LDLIBS := $(PKG_LIBS) -lZydis -lm
 
 # Libraries, highest layer first, which is also link order.
 LIB_DIRS := hv hv/bt hv/core vcpu-migrate vcpu-migrate/core dsm dsm/core cluster-config \

@@ -4,8 +4,9 @@
 
 #include "base/assert.h"
 #include "base/bytes.h"
+#include "hv/core/ioapic.h"
 
-static uint8_t reader_bool(struct reader *r)
+static bool reader_bool(struct reader *r)
 {
 	uint8_t v = reader_u8(r);
 
@@ -27,9 +28,16 @@ unsigned hv_msg_encode(const struct hv_msg *m, uint8_t out[static HV_MSG_BYTES_M
 		for (unsigned i = 0; i < 4; i++)
 			writer_u64(&w, m->ipi.to.w[i]);
 		break;
-	case HV_MSG_LINE:
-		writer_u8(&w, m->line.gsi);
-		writer_u8(&w, m->line.level);
+	case HV_MSG_ADDR:
+		writer_u8(&w, m->addr.vcpu);
+		writer_u32(&w, m->addr.addr.id);
+		writer_u32(&w, m->addr.addr.ldr);
+		writer_u8(&w, m->addr.addr.enabled);
+		writer_u8(&w, m->addr.addr.x2apic);
+		writer_u8(&w, m->addr.addr.flat);
+		break;
+	case HV_MSG_PULSE:
+		writer_u8(&w, m->pulse.gsi);
 		break;
 	case HV_MSG_EOI:
 		writer_u8(&w, m->eoi.vector);
@@ -79,9 +87,17 @@ bool hv_msg_decode(const void *body, size_t len, struct hv_msg *m)
 			m->ipi.to.w[i] = reader_u64(&r);
 		good = m->ipi.mode < 8;
 		break;
-	case HV_MSG_LINE:
-		m->line.gsi = reader_u8(&r);
-		m->line.level = reader_bool(&r);
+	case HV_MSG_ADDR:
+		m->addr.vcpu = reader_u8(&r);
+		m->addr.addr.id = reader_u32(&r);
+		m->addr.addr.ldr = reader_u32(&r);
+		m->addr.addr.enabled = reader_bool(&r);
+		m->addr.addr.x2apic = reader_bool(&r);
+		m->addr.addr.flat = reader_bool(&r);
+		break;
+	case HV_MSG_PULSE:
+		m->pulse.gsi = reader_u8(&r);
+		good = m->pulse.gsi < HV_IOAPIC_PINS;
 		break;
 	case HV_MSG_EOI:
 		m->eoi.vector = reader_u8(&r);

@@ -10,30 +10,12 @@
 #define HV_WIRE_H
 
 #include "base/types.h"
-
-/* A set of vCPUs; VCPUS_MAX bits are used. */
-struct hv_vcpuset {
-	uint64_t w[4];
-};
-
-static inline bool hv_vcpuset_has(const struct hv_vcpuset *s, unsigned v)
-{
-	return (s->w[v / 64] >> (v % 64)) & 1;
-}
-
-static inline void hv_vcpuset_add(struct hv_vcpuset *s, unsigned v)
-{
-	s->w[v / 64] |= 1ull << (v % 64);
-}
-
-static inline bool hv_vcpuset_empty(const struct hv_vcpuset *s)
-{
-	return !(s->w[0] | s->w[1] | s->w[2] | s->w[3]);
-}
+#include "hv/core/intr.h"
 
 enum hv_msg_kind {
 	HV_MSG_IPI = 1,	   /* interrupt for vCPUs of the receiving node */
-	HV_MSG_LINE,	   /* a device's interrupt line changed; to the IOAPIC's node */
+	HV_MSG_ADDR,	   /* a vCPU of the sending node has a new APIC address, for routing */
+	HV_MSG_PULSE,	   /* an edge on an interrupt line; to the IOAPIC's node */
 	HV_MSG_EOI,	   /* level-triggered vector ended; to the IOAPIC's node */
 	HV_MSG_IO,	   /* device access; answered by HV_MSG_IO_DONE with the same id */
 	HV_MSG_IO_DONE,
@@ -48,15 +30,18 @@ struct hv_msg {
 	enum hv_msg_kind kind;
 	union {
 		struct {
-			uint8_t mode; /* delivery mode as in the ICR: 0 fixed, 4 NMI, 5 INIT, 6 SIPI */
+			uint8_t mode; /* enum hv_intr_mode */
 			uint8_t vector;
 			bool level;
-			struct hv_vcpuset to;
+			struct hv_vcpu_set to; /* already routed */
 		} ipi;
 		struct {
+			uint8_t vcpu;
+			struct hv_lapic_addr addr;
+		} addr;
+		struct {
 			uint8_t gsi;
-			bool level;
-		} line;
+		} pulse;
 		struct {
 			uint8_t vector;
 		} eoi;

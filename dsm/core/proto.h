@@ -131,9 +131,9 @@ enum proto_effect_kind {
 	PROTO_FX_TIMER,
 	/* The frame holds nothing that anybody needs: it may be punched and counts as free.  Not for home pages. */
 	PROTO_FX_DROP,
-	/* REQUEST or EVICT only: cfg.requests are in flight already; ask again after a ROOM. */
+	/* REQUEST or EVICT only: cfg.requests are in flight already; the wish is forgotten until asked again. */
 	PROTO_FX_BUSY,
-	/* After a BUSY: there is room again. */
+	/* After a BUSY: there is room again; every thread that was told BUSY asks once more. */
 	PROTO_FX_ROOM,
 	/* MESSAGE: not legal now, ignored.  Count it against `to` (the sender). */
 	PROTO_FX_REFUSED,
@@ -209,15 +209,18 @@ struct proto_flight {
 	uint8_t granted;  /* GRANT has come with this right, acks are missing */
 	uint8_t acks_need, acks_got;
 	uint8_t grant_from; /* node that sent it */
-	uint8_t evict;	  /* EVICT sent, RECALL not yet come */
+	uint8_t evict;	  /* enum proto_evict_state */
 	uint8_t revoke;	  /* enum proto_revoke */
-	uint8_t cause;	  /* what to do when unmapped: enum proto_kind of the message, or 0: DROP */
+	uint8_t cause;	  /* what to do when unmapped: enum proto_kind of the message, or 0: DROP only */
 	uint8_t to, acks; /* of that message */
+	uint8_t bytes;	  /* what to send: PROTO_BYTES_PAGE or PROTO_BYTES_ZERO */
 	uint16_t next_free;
 	uint32_t hold; /* time the hold ends, in stamp units */
 };
 
 enum proto_revoke { PROTO_REVOKE_NO, PROTO_REVOKE_HELD, PROTO_REVOKE_UNMAPPING };
+/* ASKED: the owner sent EVICT.  DROPPING: a sharer unmaps its clean copy. */
+enum proto_evict_state { PROTO_EVICT_NO, PROTO_EVICT_ASKED, PROTO_EVICT_DROPPING };
 
 /* A request at its home. */
 struct proto_wait {

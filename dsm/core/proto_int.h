@@ -12,7 +12,7 @@
 #include "dsm/core/proto.h"
 
 /* Messages of this node to itself within a step: at most INV and GRANT of one start, and a DONE or two. */
-#define INBOX_MAX 8
+#define INBOX_MAX 8u
 
 struct step {
 	struct proto *p;

@@ -46,14 +46,17 @@ struct bt_tlb {
 	uint64_t tag_write[BT_TLB_SIZE]; /* set only when D is set, the page may be written and holds no code */
 	uint64_t addend[BT_TLB_SIZE];
 	gfn_t gfn[BT_TLB_SIZE]; /* for drops */
-	uint8_t global[BT_TLB_SIZE]; /* survives mov cr3 */
+	uint8_t flags[BT_TLB_SIZE]; /* BT_TLB_GLOBAL, size of the guest's page; C only */
 };
+#define BT_TLB_GLOBAL 1u /* survives mov cr3 */
+#define BT_TLB_2M 2u
+#define BT_TLB_BIG 4u /* 4M or 1G */
 
 /* Code fetch: tag as above, page frame instead of a host address.  C only. */
 struct bt_itlb {
 	uint64_t tag[BT_TLB_SIZE];
 	gfn_t gfn[BT_TLB_SIZE];
-	uint8_t global[BT_TLB_SIZE];
+	uint8_t flags[BT_TLB_SIZE];
 };
 
 /* How bt_event_deliver treats bt_exception: */
@@ -71,6 +74,14 @@ struct bt_exception {
 struct bt_block; /* translator-private */
 struct bt_vm;
 
+/* Jump cache: guest rip -> code, for everything that is not chained by patching. */
+#define BT_JC_BITS 12
+#define BT_JC_SIZE (1u << BT_JC_BITS)
+struct bt_jc {
+	uint64_t key; /* BT_TLB_NONE: empty */
+	void *code;
+};
+
 struct bt_cpu {
 	/* --- hot, touched by translated code --- */
 	uint64_t gpr[16];
@@ -82,7 +93,11 @@ struct bt_cpu {
 	uint64_t fs_base, gs_base;
 	uint64_t tsc_offset;
 	uint64_t host_rsp; /* of the C caller, while in translated code */
-	void *code_exit; /* translator's stubs */
+	/* translator's own */
+	uint64_t jc_salt; /* key in jc[] is rip ^ jc_salt: mode and generation in bits that canonical rips share */
+	uint64_t exit_pc; /* where in the code buffer translated code was left */
+	uint32_t exit_kind;
+	uint32_t pause_left; /* pause instructions until the thread yields */
 
 	/* --- architectural state, C only --- */
 	struct hv_seg seg[6];
@@ -94,6 +109,9 @@ struct bt_cpu {
 	uint64_t star, lstar, cstar, sfmask, kernel_gs_base;
 	uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
 	uint64_t pat, tsc_aux, misc_enable, mtrr_def_type;
+	uint64_t mtrr_fixed[11], mtrr_var[16]; /* storage only: memory is always write-back */
+	uint64_t tsc_adjust;
+	uint64_t phys_mask; /* bits of a guest-physical address, from CPUID 0x80000008 */
 	uint8_t cpl;
 	bool irq_shadow;  /* no interrupt before the next instruction has run (sti, mov ss, pop ss) */
 	bool nmi_blocked; /* until iret */
@@ -131,6 +149,10 @@ struct bt_cpu {
 
 	struct bt_tlb tlb[2]; /* [1] user (CPL 3) accesses, [0] supervisor */
 	struct bt_itlb itlb[2];
+	uint64_t tlb_large[2]; /* hashes of 2M and of 1G regions that large pages were filled from */
+
+	struct bt_jc jc[BT_JC_SIZE];
+	uint8_t bounce[576] __attribute__((aligned(64))); /* operand of an access that has no one host address */
 
 	/* --- plumbing --- */
 	struct bt_vm *vm;

@@ -4,7 +4,7 @@
  *
  * What      Linux bzImage by the 64-bit protocol (the payload already unpacked by the caller), ELF by PVH, ELF by
  *           multiboot 1.  Answers with a plan: chunks to write and the registers of the boot processor.
- * Owns      Nothing; a plan points into the caller's buffers and into its own arena, and is valid while they are.
+ * Owns      Nothing; a plan points into the caller's buffers and into its own arena: it is valid while they are.
  * Limits    See the constants.  Bad images are refused with static text in *why.
  * Spec      Linux Documentation/x86/boot.rst and zero-page.rst; Xen public/arch-x86/hvm/start_info.h;
  *           Multiboot Specification 0.6.96.
@@ -97,7 +97,7 @@ struct hv_boot_plan {
 	struct hv_boot_regs regs;
 	unsigned chunks_count;
 	struct hv_boot_chunk chunks[HV_BOOT_CHUNKS_MAX];
-	uint8_t arena[HV_BOOT_ARENA]; /* small structures that chunks point to */
+	uint8_t arena[HV_BOOT_ARENA]; /* small structures that a chunk points to: a plan is not copied */
 };
 
 /* Chunks lie within RAM and do not overlap.  False: *why is static text; the plan is undefined. */

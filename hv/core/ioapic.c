@@ -62,9 +62,10 @@ static bool line_high(const struct hv_ioapic *io, unsigned pin)
 
 void hv_ioapic_set_line(struct hv_ioapic *io, unsigned pin, bool high, struct hv_ioapic_effects *fx)
 {
-	bool was = line_high(io, pin);
+	bool was;
 
 	ASSERT(pin < HV_IOAPIC_PINS);
+	was = line_high(io, pin);
 	io->lines = (io->lines & ~(1ull << pin)) | (uint64_t)high << pin;
 	if (high && (!was || (io->redir[pin] & RTE_LEVEL)))
 		send(io, pin, fx);

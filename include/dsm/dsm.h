@@ -61,6 +61,12 @@ void dsm_close(struct dsm *d);
 uint8_t *dsm_alias(struct dsm *d);
 /* DSM_MAP_UFFD: host address of gpa 0 in the guest view. */
 uint8_t *dsm_view(struct dsm *d);
+/*
+ * DSM_MAP_UFFD: resolves a fault of the calling thread at addr in the guest view; then the access can be tried
+ * again.  For a SIGBUS handler (the fault was in the view, so no lock of the DSM is held) and for EFAULT of
+ * KVM_RUN.  -EFAULT: addr is not RAM in the view (a real error); otherwise as dsm_acquire.
+ */
+MUST_CHECK int dsm_view_fault(struct dsm *d, const void *addr, bool write, uint64_t deadline_ns);
 /* True when gfn is guest RAM of this VM. */
 bool dsm_is_ram(const struct dsm *d, gfn_t gfn);
 

@@ -99,6 +99,27 @@ extern char trap_stubs[];
 extern uint64_t gdt[], page_pml4[512], page_pdpt[512], page_pd[2048];
 extern char ap_start[], ap_end[], cpu_stacks[];
 
+/* --- exceptions that are wanted ---
+ * TRY runs one piece of assembly; when it raises an exception, *caught gets its frame and cr2 and execution goes on
+ * behind the piece. r10 and r11 are taken, rax, rcx and rdx are free for the piece; it may not move rsp. */
+struct caught {
+	uint64_t resume; /* 0: no TRY is under way */
+	bool hit;
+	struct trap_frame frame;
+	uint64_t cr2;
+};
+#define TRY(text, ...)                                                                                       \
+	({                                                                                                   \
+		register struct caught *caught_ __asm__("r10") = caught_here();                              \
+		__asm__ volatile("lea 99f(%%rip), %%r11\n\tmov %%r11, (%%r10)\n\t" text                     \
+				 "\n99:\tmovq $0, (%%r10)"                                                   \
+				 :                                                                           \
+				 : "r"(caught_), ##__VA_ARGS__                                               \
+				 : "r11", "rax", "rcx", "rdx", "memory", "cc");                              \
+		caught_;                                                                                     \
+	})
+struct caught *caught_here(void); /* this processor's, with hit cleared */
+
 /* --- processors --- */
 unsigned cpu_id(void);
 /* Starts all others and waits for them; they wait with interrupts enabled. */

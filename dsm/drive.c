@@ -1,0 +1,475 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * dsm/drive.c - steps the protocol core and performs its effects.
+ *
+ * What      Events come from users (REQUEST), the fabric (MESSAGE), mappings (UNMAPPED) and time (TIMER).  Each
+ *           is one proto_step under dsm.lock, and its effects are performed in order before the next.
+ * Owns      struct proto and its memory, the timer heap, messages that the fabric pushed back.
+ * Threads   Any; see dsm_priv.h for the lock.  Timers and pushed-back messages are looked after by whoever
+ *           calls drive_poll: waiting users, else the net thread, which is woken when it sleeps too long.
+ * I/O       ic_send, under dsm.lock: it does not block.
+ * Limits    A pushed-back message is kept with a copy of its page; the core's limits (I7) bound how many.
+ */
+#include "dsm/dsm_priv.h"
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "dsm/core/wire.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define BUDGET 32		       /* messages per poll */
+#define RESEND_NS (100 * NS_PER_US)    /* how soon a pushed-back message is tried again */
+
+struct timer {
+	uint64_t at_ns;
+	uint32_t page;
+};
+
+struct unsent {
+	struct unsent *next;
+	uint16_t data_len;
+	uint8_t body[WIRE_MSG_BYTES];
+	uint8_t data[]; /* data_len */
+};
+
+struct drive {
+	struct proto proto;
+	void *mem; /* of proto */
+	size_t mem_bytes;
+	/* All below: dsm.lock, unless atomic. */
+	struct proto_effects fx;
+	const void *data;     /* page of the message that is being stepped */
+	struct waiter *asker; /* of the REQUEST that is being stepped */
+	uint32_t *unmapped;   /* [flights]: UNMAPPED events to step next, oldest first */
+	unsigned unmapped_count;
+	struct timer *heap; /* smallest at_ns first */
+	unsigned timers, timers_room;
+	struct {
+		struct unsent *head, **tail;
+	} unsent[NODES_MAX];
+	_Atomic unsigned unsent_count;
+	_Atomic uint64_t next_timer_ns; /* heap[0], UINT64_MAX when empty */
+	_Atomic uint64_t net_until_ns;	/* net thread sleeps until; 0: awake */
+	_Atomic unsigned pollers;
+};
+
+/* --- timers: a binary heap --------------------------------------------------------------------------- */
+
+static void heap_swap(struct drive *dr, unsigned a, unsigned b)
+{
+	struct timer t = dr->heap[a];
+
+	dr->heap[a] = dr->heap[b];
+	dr->heap[b] = t;
+}
+
+static void heap_push(struct drive *dr, struct timer t)
+{
+	unsigned i = dr->timers++;
+
+	if (i == dr->timers_room) {
+		dr->timers_room *= 2;
+		dr->heap = realloc(dr->heap, dr->timers_room * sizeof(*dr->heap));
+		ASSERT(dr->heap);
+	}
+	dr->heap[i] = t;
+	for (; i && dr->heap[i].at_ns < dr->heap[(i - 1) / 2].at_ns; i = (i - 1) / 2)
+		heap_swap(dr, i, (i - 1) / 2);
+}
+
+static struct timer heap_pop(struct drive *dr)
+{
+	struct timer top = dr->heap[0];
+	unsigned i = 0;
+
+	dr->heap[0] = dr->heap[--dr->timers];
+	for (;;) {
+		unsigned least = i;
+
+		for (unsigned child = 2 * i + 1; child <= 2 * i + 2; child++)
+			if (child < dr->timers && dr->heap[child].at_ns < dr->heap[least].at_ns)
+				least = child;
+		if (least == i)
+			return top;
+		heap_swap(dr, i, least);
+		i = least;
+	}
+}
+
+uint64_t drive_next_due(struct dsm *d)
+{
+	struct drive *dr = d->drive;
+	uint64_t due = atomic_load(&dr->next_timer_ns);
+
+	if (atomic_load(&dr->unsent_count) && due > clock_now_ns() + RESEND_NS)
+		due = clock_now_ns() + RESEND_NS;
+	return due;
+}
+
+void drive_net_sleeps(struct dsm *d, uint64_t until_ns)
+{
+	atomic_store(&d->drive->net_until_ns, until_ns);
+}
+
+void drive_poller_enter(struct dsm *d)
+{
+	atomic_fetch_add(&d->drive->pollers, 1);
+}
+
+/*
+ * Something is due before the net thread wakes, and no poller will see to it: wake it.  Sequentially consistent
+ * against drive_net_sleeps followed by drive_next_due: one of the two sides sees the other.
+ */
+static void net_hurry(struct dsm *d)
+{
+	struct drive *dr = d->drive;
+	uint64_t until = atomic_load(&dr->net_until_ns);
+
+	if (until && drive_next_due(d) < until)
+		ic_wake(d->fabric);
+}
+
+void drive_poller_leave(struct dsm *d)
+{
+	if (atomic_fetch_sub(&d->drive->pollers, 1) == 1)
+		net_hurry(d);
+}
+
+static void timer_arm(struct dsm *d, uint32_t page, uint64_t at_ns)
+{
+	struct drive *dr = d->drive;
+
+	heap_push(dr, (struct timer){ at_ns, page });
+	atomic_store(&dr->next_timer_ns, dr->heap[0].at_ns);
+	if (!atomic_load(&dr->pollers))
+		net_hurry(d);
+}
+
+/* --- sending ----------------------------------------------------------------------------------------- */
+
+static int fabric_send(struct dsm *d, node_id to, const uint8_t *body, const void *data, uint16_t data_len)
+{
+	struct ic_msg msg = { .port = IC_PORT_DSM,
+			      .body_len = WIRE_MSG_BYTES,
+			      .data_len = data_len,
+			      .body = body,
+			      .data = data };
+
+	return ic_send(d->fabric, to, &msg);
+}
+
+static void unsent_add(struct drive *dr, node_id to, const uint8_t *body, const void *data,
+		       uint16_t data_len)
+{
+	struct unsent *u = malloc(sizeof(*u) + data_len);
+
+	ASSERT(u);
+	u->next = NULL;
+	u->data_len = data_len;
+	memcpy(u->body, body, sizeof(u->body));
+	memcpy(u->data, data, data_len);
+	*dr->unsent[to].tail = u;
+	dr->unsent[to].tail = &u->next;
+	atomic_fetch_add(&dr->unsent_count, 1);
+}
+
+static void unsent_pop(struct drive *dr, node_id to)
+{
+	struct unsent *u = dr->unsent[to].head;
+
+	dr->unsent[to].head = u->next;
+	if (!u->next)
+		dr->unsent[to].tail = &dr->unsent[to].head;
+	atomic_fetch_sub(&dr->unsent_count, 1);
+	free(u);
+}
+
+/* Under dsm.lock.  A peer that is down gets nothing: the VM is ending. */
+static void unsent_flush(struct dsm *d)
+{
+	struct drive *dr = d->drive;
+
+	for (unsigned n = 0; n < d->nodes && dr->unsent_count; n++)
+		while (dr->unsent[n].head) {
+			struct unsent *u = dr->unsent[n].head;
+
+			if (fabric_send(d, (node_id)n, u->body, u->data, u->data_len) == -EAGAIN)
+				break;
+			unsent_pop(dr, (node_id)n);
+		}
+}
+
+static void fx_send(struct dsm *d, const struct proto_effect *fx)
+{
+	struct drive *dr = d->drive;
+	uint8_t body[WIRE_MSG_BYTES];
+	bool page = fx->msg.bytes == PROTO_BYTES_PAGE;
+	uint16_t data_len = page ? PAGE_SIZE : 0;
+	const void *data = page ? frame_of(d, dir_gfn(&d->dir, fx->msg.page)) : NULL;
+
+	wire_encode(&fx->msg, body);
+	if (page)
+		count_one(&d->count.pages_sent);
+	/* Order per peer: nothing overtakes what was pushed back before. */
+	if (dr->unsent[fx->to].head || fabric_send(d, fx->to, body, data, data_len) == -EAGAIN)
+		unsent_add(dr, fx->to, body, data, data_len);
+}
+
+/* --- effects ----------------------------------------------------------------------------------------- */
+
+static void frame_holds_bytes(struct dsm *d, gfn_t gfn)
+{
+	atomic_fetch_or_explicit(&d->state[gfn], ST_BYTES, memory_order_relaxed);
+}
+
+static void fx_fill(struct dsm *d, gfn_t gfn)
+{
+	ASSERT(d->drive->data);
+	memcpy(frame_of(d, gfn), d->drive->data, PAGE_SIZE);
+	frame_holds_bytes(d, gfn);
+	count_one(&d->count.pages_received);
+}
+
+static void fx_zero(struct dsm *d, gfn_t gfn)
+{
+	if (atomic_load_explicit(&d->state[gfn], memory_order_relaxed) & ST_BYTES)
+		memset(frame_of(d, gfn), 0, PAGE_SIZE);
+}
+
+static void fx_map(struct dsm *d, gfn_t gfn, enum dsm_right right)
+{
+	if (right == DSM_WRITE)
+		frame_holds_bytes(d, gfn);
+	d->map->grant(d, gfn, right);
+}
+
+static void fx_unmap(struct dsm *d, gfn_t gfn, uint32_t page, enum dsm_right right)
+{
+	struct drive *dr = d->drive;
+
+	if (d->map->revoke(d, gfn, page, right)) {
+		ASSERT(dr->unmapped_count < dr->proto.flights);
+		dr->unmapped[dr->unmapped_count++] = page;
+	}
+}
+
+/* Punching goes by the offset in the memfd, which is the gpa. */
+static void fx_drop(struct dsm *d, gfn_t gfn)
+{
+	if (madvise(frame_of(d, gfn), PAGE_SIZE, MADV_REMOVE))
+		memset(frame_of(d, gfn), 0, PAGE_SIZE);
+	atomic_fetch_and_explicit(&d->state[gfn], (uint8_t)~ST_BYTES, memory_order_relaxed);
+}
+
+static void effect_perform(struct dsm *d, const struct proto_effect *fx)
+{
+	gfn_t gfn = fx->kind == PROTO_FX_SEND || fx->kind == PROTO_FX_ROOM ||
+				    fx->kind == PROTO_FX_BUSY || fx->kind == PROTO_FX_REFUSED ?
+			    0 :
+			    dir_gfn(&d->dir, fx->page);
+
+	switch (fx->kind) {
+	case PROTO_FX_SEND:
+		fx_send(d, fx);
+		break;
+	case PROTO_FX_FILL:
+		fx_fill(d, gfn);
+		break;
+	case PROTO_FX_ZERO:
+		fx_zero(d, gfn);
+		break;
+	case PROTO_FX_MAP:
+		fx_map(d, gfn, fx->right);
+		break;
+	case PROTO_FX_UNMAP:
+		fx_unmap(d, gfn, fx->page, fx->right);
+		break;
+	case PROTO_FX_WAKE:
+		waiters_wake(d, fx->page, fx->right);
+		break;
+	case PROTO_FX_TIMER:
+		timer_arm(d, fx->page, fx->at_ns);
+		break;
+	case PROTO_FX_DROP:
+		fx_drop(d, gfn);
+		break;
+	case PROTO_FX_BUSY:
+		d->drive->asker->no_room = true;
+		break;
+	case PROTO_FX_ROOM:
+		waiters_room(d);
+		break;
+	case PROTO_FX_REFUSED:
+		count_one(&d->count.refused);
+		break;
+	default:
+		ASSERT(!"known effect");
+	}
+}
+
+static void step_one(struct dsm *d, struct proto_event *ev)
+{
+	struct drive *dr = d->drive;
+
+	ev->now_ns = clock_now_ns();
+	proto_step(&dr->proto, ev, &dr->fx);
+	for (unsigned i = 0; i < dr->fx.count; i++)
+		effect_perform(d, &dr->fx.fx[i]);
+}
+
+/* One event, and the UNMAPPED events of revocations that were complete at once. */
+static void step(struct dsm *d, struct proto_event *ev)
+{
+	struct drive *dr = d->drive;
+
+	step_one(d, ev);
+	dr->data = NULL;
+	dr->asker = NULL;
+	for (unsigned i = 0; i < dr->unmapped_count; i++) {
+		struct proto_event done = { .kind = PROTO_EV_UNMAPPED, .page = dr->unmapped[i] };
+
+		step_one(d, &done);
+	}
+	dr->unmapped_count = 0;
+}
+
+/* --- events ------------------------------------------------------------------------------------------ */
+
+void drive_request(struct dsm *d, struct waiter *w, unsigned retry)
+{
+	struct proto_event ev = { .kind = PROTO_EV_REQUEST,
+				  .right = (uint8_t)w->right,
+				  .retry = (uint8_t)retry,
+				  .page = w->page };
+
+	d->drive->asker = w;
+	step(d, &ev);
+}
+
+void map_revoked(struct dsm *d, uint32_t page)
+{
+	struct proto_event ev = { .kind = PROTO_EV_UNMAPPED, .page = page };
+
+	step(d, &ev);
+}
+
+void drive_peer_lost(struct dsm *d, node_id peer)
+{
+	struct proto_event ev = { .kind = PROTO_EV_PEER_LOST, .from = peer };
+
+	if (peer >= d->nodes || peer == d->self)
+		return;
+	dsm_lock(d);
+	step(d, &ev);
+	while (d->drive->unsent[peer].head)
+		unsent_pop(d->drive, peer);
+	dsm_unlock(d);
+}
+
+static void on_message(void *arg, node_id from, const struct ic_msg *msg)
+{
+	struct dsm *d = arg;
+	struct proto_event ev = { .kind = PROTO_EV_MESSAGE, .from = from };
+
+	if (!wire_decode(msg->body, msg->body_len, msg->data_len, &ev.msg) ||
+	    ev.msg.page >= d->dir.pages) {
+		count_one(&d->count.refused);
+		return;
+	}
+	if (ev.msg.kind == PROTO_INV || ev.msg.kind == PROTO_FWD_WRITE)
+		count_one(&d->count.invalidations_received);
+	dsm_lock(d);
+	d->drive->data = msg->data_len ? msg->data : NULL;
+	step(d, &ev);
+	dsm_unlock(d);
+}
+
+/* Under dsm.lock. */
+static void timers_fire(struct dsm *d)
+{
+	struct drive *dr = d->drive;
+	uint64_t now = clock_now_ns();
+
+	while (dr->timers && dr->heap[0].at_ns <= now) {
+		struct timer t = heap_pop(dr);
+		struct proto_event ev = { .kind = PROTO_EV_TIMER, .page = t.page };
+
+		step(d, &ev);
+	}
+	atomic_store(&dr->next_timer_ns, dr->timers ? dr->heap[0].at_ns : UINT64_MAX);
+}
+
+bool drive_poll(struct dsm *d)
+{
+	struct drive *dr = d->drive;
+	int delivered = ic_progress(d->fabric, BUDGET);
+	uint64_t due = atomic_load_explicit(&dr->next_timer_ns, memory_order_relaxed);
+	bool fire = due != UINT64_MAX && due <= clock_now_ns();
+
+	if (fire || atomic_load_explicit(&dr->unsent_count, memory_order_relaxed)) {
+		dsm_lock(d);
+		timers_fire(d);
+		unsent_flush(d);
+		dsm_unlock(d);
+	}
+	return fire || delivered > 0;
+}
+
+/* --- open and close ---------------------------------------------------------------------------------- */
+
+unsigned drive_flights(const struct dsm *d)
+{
+	return d->drive ? d->drive->proto.flights : 0;
+}
+
+int drive_open(struct dsm *d, const struct dsm_config *cfg)
+{
+	struct proto_config pc = { .self = cfg->self, .nodes = cfg->nodes, .dir = &d->dir };
+	struct drive *dr = calloc(1, sizeof(*dr));
+
+	if (!dr)
+		return -ENOMEM;
+	proto_config_default(&pc);
+	dr->mem_bytes = proto_bytes(&pc);
+	if (!dr->mem_bytes) {
+		free(dr);
+		return -EINVAL;
+	}
+	dr->mem = mmap(NULL, dr->mem_bytes, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (dr->mem == MAP_FAILED) {
+		free(dr);
+		return -ENOMEM;
+	}
+	proto_init(&dr->proto, &pc, dr->mem);
+	for (unsigned i = 0; i < NODES_MAX; i++)
+		dr->unsent[i].tail = &dr->unsent[i].head;
+	dr->next_timer_ns = UINT64_MAX;
+	dr->timers_room = 64;
+	dr->heap = calloc(dr->timers_room, sizeof(*dr->heap));
+	dr->unmapped = calloc(dr->proto.flights, sizeof(*dr->unmapped));
+	d->drive = dr; /* from here drive_close undoes it */
+	if (!dr->heap || !dr->unmapped)
+		return -ENOMEM;
+	ic_set_handler(d->fabric, IC_PORT_DSM, (struct ic_handler){ on_message, d });
+	return 0;
+}
+
+void drive_close(struct dsm *d)
+{
+	struct drive *dr = d->drive;
+
+	ic_set_handler(d->fabric, IC_PORT_DSM, (struct ic_handler){ NULL, NULL });
+	for (unsigned i = 0; i < NODES_MAX; i++)
+		while (dr->unsent[i].head)
+			unsent_pop(dr, (node_id)i);
+	munmap(dr->mem, dr->mem_bytes);
+	free(dr->unmapped);
+	free(dr->heap);
+	free(dr);
+	d->drive = NULL;
+}

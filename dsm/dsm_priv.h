@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * dsm/dsm_priv.h - what the files of the memory shell share.
+ *
+ * Reading order  node.c (life of a dsm, net thread), fault.c (a thread wants a page), drive.c (steps the
+ *           protocol core and performs its effects), map_tlb.c and map_uffd.c (the only two files that
+ *           change a mapping), stats.c.
+ * Threads   Users (vCPUs, devices), the net thread, whoever drives ic_progress.
+ * Locks     Ranks, outer to inner: fabric progress (tried only) > dsm.lock > reader.lock > fabric tx.
+ *           dsm.lock is held around each protocol step together with its effects; page bytes change hands
+ *           only under it.  Nothing sleeps while holding it.
+ */
+#ifndef DSM_DSM_PRIV_H
+#define DSM_DSM_PRIV_H
+
+#include "dsm/core/dir.h"
+#include "dsm/core/proto.h"
+#include "dsm/dsm.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+/* Bits of dsm.state[gfn].  Written under dsm.lock, read by anyone. */
+#define ST_RIGHT 0x03u /* enum dsm_right */
+#define ST_BYTES 0x40u /* the frame may hold something else than zeros */
+#define ST_RAM 0x80u   /* const after open */
+
+struct dsm_lock {
+	pthread_mutex_t mutex;
+};
+
+/*
+ * The two ways to give and take rights.  All under dsm.lock.  `grant` and `revoke` publish in dsm.state.
+ */
+struct map_ops {
+	MUST_CHECK int (*open)(struct dsm *d, void **out);
+	void (*close)(void *map);
+	void (*grant)(struct dsm *d, gfn_t gfn, enum dsm_right right);
+	/* True: nobody can use more than `right` any more.  False: map_revoked will be called for `page`. */
+	bool (*revoke)(struct dsm *d, gfn_t gfn, uint32_t page, enum dsm_right right);
+	/* A device wrote the page's bytes behind the backs of those that hold it. */
+	void (*written)(struct dsm *d, gfn_t gfn);
+};
+
+extern const struct map_ops map_tlb_ops, map_uffd_ops;
+
+/* One thread that waits for a page; on its stack, linked under dsm.lock. */
+enum wait_state { WAIT_SPINNING, WAIT_ASLEEP, WAIT_DONE, WAIT_AGAIN, WAIT_ENDED };
+struct waiter {
+	_Atomic uint32_t state; /* enum wait_state; futex word */
+	uint32_t page;
+	enum dsm_right right;
+	bool no_room; /* its request got BUSY */
+	struct waiter *next;
+};
+#define WAIT_BUCKETS 64u
+
+/* Counting of page faults: stats.c. */
+#define HOT_SLOTS 64u
+struct counters {
+	_Atomic uint64_t faults_read, faults_write, faults_upgrade, faults_local, pages_sent,
+		pages_received, invalidations_received, refused;
+	_Atomic uint64_t latency_hist[DSM_LAT_BUCKETS];
+	pthread_mutex_t hot_lock; /* rank: innermost */
+	struct {
+		gfn_t gfn;
+		uint64_t faults;
+	} hot[HOT_SLOTS];
+};
+
+struct drive; /* drive.c: protocol core and what its effects need; NULL on a one-node VM */
+
+struct dsm {
+	node_id self;
+	unsigned nodes;
+	struct ic_fabric *fabric; /* NULL on a one-node VM */
+	struct dir dir;		  /* const */
+	gfn_t top;		  /* one past the last frame of RAM */
+	int memfd;
+	uint8_t *alias;
+	_Atomic uint8_t *state; /* [top], ST_* */
+	const struct map_ops *map;
+	void *map_data;
+	struct dsm_lock lock;
+	struct drive *drive;
+	struct waiter *waiting[WAIT_BUCKETS]; /* lock */
+	_Atomic bool stopping; /* every wait ends */
+	_Atomic bool closing;  /* the net thread ends */
+	pthread_t net;
+	bool net_runs;
+	struct counters count;
+};
+
+void dsm_lock(struct dsm *d);
+void dsm_unlock(struct dsm *d);
+static inline uint8_t *frame_of(struct dsm *d, gfn_t gfn)
+{
+	return d->alias + (gfn << PAGE_SHIFT);
+}
+
+/* fault.c, under dsm.lock */
+void waiters_wake(struct dsm *d, uint32_t page, enum dsm_right right);
+void waiters_room(struct dsm *d);
+void waiters_end(struct dsm *d);
+
+/* drive.c */
+MUST_CHECK int drive_open(struct dsm *d, const struct dsm_config *cfg);
+void drive_close(struct dsm *d);
+/* Under dsm.lock: ask the core for a page on behalf of `w`, which is already linked. */
+void drive_request(struct dsm *d, struct waiter *w, unsigned retry);
+/* A revocation that `revoke` left open is complete.  Under dsm.lock, not inside an effect. */
+void map_revoked(struct dsm *d, uint32_t page);
+void drive_peer_lost(struct dsm *d, node_id peer);
+/* Revocations that can be open at one time. */
+unsigned drive_flights(const struct dsm *d);
+/* Moves the fabric, due timers and queued sends.  True when something happened.  Any thread, no locks. */
+bool drive_poll(struct dsm *d);
+/* When something of that kind is due; UINT64_MAX: nothing. */
+uint64_t drive_next_due(struct dsm *d);
+/* The net thread will sleep until this time unless woken; 0: it is awake. */
+void drive_net_sleeps(struct dsm *d, uint64_t until_ns);
+/* A thread that drives the fabric, hence the timers, while it waits. */
+void drive_poller_enter(struct dsm *d);
+void drive_poller_leave(struct dsm *d);
+
+/* stats.c */
+void stats_open(struct counters *c);
+void stats_close(struct counters *c);
+void stats_remote_fault(struct counters *c, gfn_t gfn, enum dsm_right had, enum dsm_right want,
+			uint64_t latency_ns);
+static inline void count_one(_Atomic uint64_t *counter)
+{
+	atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
+}
+
+#endif

@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * dsm/fault.c - a thread wants a page: dsm_acquire and the copies that device models make.
+ *
+ * What      Look, ask the core, wait.  A waiting thread drives the fabric itself for a while, so that a fault
+ *           costs no thread switch; then it sleeps on a futex and the net thread does the work.
+ * Owns      The waiters (on their threads' stacks, linked under dsm.lock) and, per thread, which pages it
+ *           asked for lately.
+ * Threads   Users; not the one inside ic_progress.
+ */
+#include "dsm/dsm_priv.h"
+
+#include "base/clock.h"
+
+#include <linux/futex.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* How long a waiter polls before it sleeps: longer than a peer's wake-up takes, shorter than a hiccup. */
+#define POLL_NS (2 * NS_PER_MS)
+
+/* --- waiters ---------------------------------------------------------------------------------------- */
+
+static struct waiter **bucket_of(struct dsm *d, uint32_t page)
+{
+	return &d->waiting[page % WAIT_BUCKETS];
+}
+
+static void waiter_link(struct dsm *d, struct waiter *w)
+{
+	struct waiter **b = bucket_of(d, w->page);
+
+	w->next = *b;
+	*b = w;
+}
+
+static void waiter_unlink(struct dsm *d, struct waiter *w)
+{
+	for (struct waiter **at = bucket_of(d, w->page); *at; at = &(*at)->next)
+		if (*at == w) {
+			*at = w->next;
+			return;
+		}
+}
+
+/* Takes *at out of its list and tells its thread.  The waiter may be gone when this returns. */
+static void waiter_finish(struct waiter **at, enum wait_state how)
+{
+	struct waiter *w = *at;
+
+	*at = w->next;
+	/* Release: what the step did (rights, bytes) is seen by the thread that sees the state. */
+	if (atomic_exchange_explicit(&w->state, how, memory_order_acq_rel) == WAIT_ASLEEP)
+		syscall(SYS_futex, &w->state, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+void waiters_wake(struct dsm *d, uint32_t page, enum dsm_right right)
+{
+	struct waiter **at = bucket_of(d, page);
+
+	while (*at) {
+		if ((*at)->page == page && (*at)->right <= right)
+			waiter_finish(at, WAIT_DONE);
+		else
+			at = &(*at)->next;
+	}
+}
+
+void waiters_room(struct dsm *d)
+{
+	for (unsigned i = 0; i < WAIT_BUCKETS; i++) {
+		struct waiter **at = &d->waiting[i];
+
+		while (*at) {
+			if ((*at)->no_room)
+				waiter_finish(at, WAIT_AGAIN);
+			else
+				at = &(*at)->next;
+		}
+	}
+}
+
+void waiters_end(struct dsm *d)
+{
+	for (unsigned i = 0; i < WAIT_BUCKETS; i++)
+		while (d->waiting[i])
+			waiter_finish(&d->waiting[i], WAIT_ENDED);
+}
+
+static bool still_waiting(struct waiter *w)
+{
+	return atomic_load_explicit(&w->state, memory_order_acquire) <= WAIT_ASLEEP;
+}
+
+static void sleep_until(struct waiter *w, uint64_t deadline_ns)
+{
+	struct timespec ts = { .tv_sec = (time_t)(deadline_ns / NS_PER_S),
+			       .tv_nsec = (long)(deadline_ns % NS_PER_S) };
+	uint32_t spinning = WAIT_SPINNING;
+
+	if (deadline_ns / NS_PER_S > INT32_MAX)
+		ts.tv_sec = INT32_MAX; /* "never" */
+	atomic_compare_exchange_strong(&w->state, &spinning, WAIT_ASLEEP);
+	while (still_waiting(w) && clock_now_ns() < deadline_ns)
+		syscall(SYS_futex, &w->state, FUTEX_WAIT_BITSET_PRIVATE, WAIT_ASLEEP, &ts, NULL,
+			FUTEX_BITSET_MATCH_ANY);
+}
+
+/* Until the waiter is finished or the deadline passes; without locks. */
+static void wait_for(struct dsm *d, struct waiter *w, uint64_t deadline_ns)
+{
+	uint64_t now = clock_now_ns(), poll_until = now + POLL_NS;
+
+	drive_poller_enter(d);
+	while (still_waiting(w) && now < poll_until && now < deadline_ns) {
+		if (!drive_poll(d) && still_waiting(w))
+			sched_yield();
+		now = clock_now_ns();
+	}
+	drive_poller_leave(d);
+	if (still_waiting(w))
+		sleep_until(w, deadline_ns);
+}
+
+/* --- retries ---------------------------------------------------------------------------------------- */
+
+/*
+ * An instruction that needs several pages may lose the first while it waits for the last; it asks again at
+ * once.  The core then grants for longer.  Each thread remembers what it asked for lately.
+ */
+#define RECENT 8u
+#define RECENT_NS (2 * NS_PER_MS)
+#define RETRY_MAX 8u
+
+struct recent {
+	const struct dsm *d;
+	gfn_t gfn;
+	uint64_t granted_ns;
+	unsigned retry;
+};
+static _Thread_local struct recent recents[RECENT];
+
+static struct recent *recent_find(const struct dsm *d, gfn_t gfn, uint64_t now_ns)
+{
+	struct recent *oldest = &recents[0];
+
+	for (unsigned i = 0; i < RECENT; i++) {
+		struct recent *r = &recents[i];
+
+		if (r->d == d && r->gfn == gfn) {
+			bool again = now_ns - r->granted_ns < RECENT_NS;
+
+			r->retry = !again ? 0 : r->retry < RETRY_MAX ? r->retry + 1 : RETRY_MAX;
+			return r;
+		}
+		if (r->granted_ns < oldest->granted_ns)
+			oldest = r;
+	}
+	*oldest = (struct recent){ .d = d, .gfn = gfn };
+	return oldest;
+}
+
+/* --- acquire ---------------------------------------------------------------------------------------- */
+
+/* One-node VM: this node is the only owner there is. */
+static int acquire_alone(struct dsm *d, gfn_t gfn, enum dsm_right right)
+{
+	if (atomic_load(&d->stopping))
+		return -EPIPE;
+	dsm_lock(d);
+	if (dsm_right(d, gfn) < right)
+		d->map->grant(d, gfn, DSM_WRITE);
+	dsm_unlock(d);
+	count_one(&d->count.faults_local);
+	return 0;
+}
+
+/* One request to the core and the wait for its answer. */
+static int ask(struct dsm *d, struct waiter *w, unsigned retry, uint64_t deadline_ns, bool *remote)
+{
+	uint32_t state;
+
+	w->state = WAIT_SPINNING;
+	w->no_room = false;
+	dsm_lock(d);
+	if (atomic_load(&d->stopping)) {
+		dsm_unlock(d);
+		return -EPIPE;
+	}
+	waiter_link(d, w);
+	drive_request(d, w, retry);
+	dsm_unlock(d);
+	if (still_waiting(w)) {
+		*remote = true;
+		wait_for(d, w, deadline_ns);
+	}
+	if (still_waiting(w)) {
+		dsm_lock(d);
+		if (still_waiting(w))
+			waiter_unlink(d, w);
+		dsm_unlock(d);
+	}
+	state = atomic_load_explicit(&w->state, memory_order_acquire);
+	if (state == WAIT_DONE)
+		return 0;
+	return state == WAIT_AGAIN ? -EAGAIN : state == WAIT_ENDED ? -EPIPE : -ETIMEDOUT;
+}
+
+int dsm_acquire(struct dsm *d, gfn_t gfn, enum dsm_right right, uint64_t deadline_ns)
+{
+	struct waiter w = { .right = right };
+	enum dsm_right had;
+	struct recent *recent;
+	bool remote = false;
+	uint64_t start;
+	int err;
+
+	if (!dsm_is_ram(d, gfn))
+		return -EFAULT;
+	had = dsm_right(d, gfn);
+	if (had >= right)
+		return 0;
+	if (!d->drive)
+		return acquire_alone(d, gfn, right);
+	start = clock_now_ns();
+	recent = recent_find(d, gfn, start);
+	w.page = dir_page(&d->dir, gfn);
+	do
+		err = ask(d, &w, recent->retry, deadline_ns, &remote);
+	while (err == -EAGAIN);
+	recent->granted_ns = clock_now_ns();
+	if (err)
+		return err;
+	if (remote)
+		stats_remote_fault(&d->count, gfn, had, right, recent->granted_ns - start);
+	else
+		count_one(&d->count.faults_local);
+	return 0;
+}
+
+/* --- copies ----------------------------------------------------------------------------------------- */
+
+/* Within one page.  The lock keeps the right from leaving this node during the copy. */
+static int copy_page(struct dsm *d, gpa_t gpa, void *to, const void *from, size_t len,
+		     uint64_t deadline_ns)
+{
+	gfn_t gfn = gpa >> PAGE_SHIFT;
+	enum dsm_right need = to ? DSM_READ : DSM_WRITE;
+	int err;
+
+	for (;;) {
+		dsm_lock(d);
+		if (dsm_right(d, gfn) >= need) {
+			if (to)
+				memcpy(to, d->alias + gpa, len);
+			else
+				memcpy(d->alias + gpa, from, len);
+			if (!to && d->map->written)
+				d->map->written(d, gfn);
+			dsm_unlock(d);
+			return 0;
+		}
+		dsm_unlock(d);
+		err = dsm_acquire(d, gfn, need, deadline_ns);
+		if (err)
+			return err;
+	}
+}
+
+static int copy(struct dsm *d, gpa_t gpa, uint8_t *to, const uint8_t *from, size_t len,
+		uint64_t deadline_ns)
+{
+	/* The whole range is looked at before anything is copied. */
+	if (gpa + len < gpa)
+		return -EFAULT;
+	for (gpa_t at = gpa & PAGE_MASK; at < gpa + len; at += PAGE_SIZE)
+		if (!dsm_is_ram(d, at >> PAGE_SHIFT))
+			return -EFAULT;
+	while (len) {
+		size_t part = PAGE_SIZE - (gpa & ~PAGE_MASK);
+		int err;
+
+		if (part > len)
+			part = len;
+		err = copy_page(d, gpa, to, from, part, deadline_ns);
+		if (err)
+			return err;
+		gpa += part;
+		len -= part;
+		to = to ? to + part : NULL;
+		from = from ? from + part : NULL;
+	}
+	return 0;
+}
+
+int dsm_copy_in(struct dsm *d, void *dst, gpa_t src, size_t len, uint64_t deadline_ns)
+{
+	return copy(d, src, dst, NULL, len, deadline_ns);
+}
+
+int dsm_copy_out(struct dsm *d, gpa_t dst, const void *src, size_t len, uint64_t deadline_ns)
+{
+	return copy(d, dst, NULL, src, len, deadline_ns);
+}

@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * dsm/node.c - the life of a dsm: memory file, state bytes, the net thread.
+ *
+ * Owns      struct dsm, the memfd of guest RAM, the alias mapping, the net thread.
+ * Threads   open and close: one.  The net thread runs drive_poll as long as there is traffic, then blocks in
+ *           ic_wait; it delivers the messages of every port, not only the DSM's.
+ * I/O       memfd_create, mmap; the fabric.
+ * Limits    One sparse memfd covers gpa 0 up to the end of the last range.  A one-node VM has neither
+ *           protocol core nor net thread: it owns every page.
+ */
+#include "dsm/dsm_priv.h"
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define SPIN_NS (200 * NS_PER_US)  /* net thread: how long after the last traffic it still polls */
+#define BUSY_NS (15 * NS_PER_US)   /* a yield that takes longer let somebody else run: do not spin */
+#define IDLE_NS (100 * NS_PER_MS)  /* longest sleep of the net thread */
+#define SLICE_NS (100 * NS_PER_US) /* its scheduling slice: short, so that it runs soon after waking */
+
+/*
+ * The owner of the lock is mostly a few microseconds from letting go, while to be woken costs a hundred:
+ * hence try for a while, giving the CPU away in between, before sleeping.
+ */
+void dsm_lock(struct dsm *d)
+{
+	for (unsigned i = 0; i < 64; i++) {
+		if (!pthread_mutex_trylock(&d->lock.mutex))
+			return;
+		if (i < 32)
+			__builtin_ia32_pause();
+		else
+			sched_yield();
+	}
+	pthread_mutex_lock(&d->lock.mutex);
+}
+
+void dsm_unlock(struct dsm *d)
+{
+	pthread_mutex_unlock(&d->lock.mutex);
+}
+
+/* --- memory ----------------------------------------------------------------------------------------- */
+
+static int memory_open(struct dsm *d)
+{
+	size_t bytes = (size_t)d->top << PAGE_SHIFT;
+	void *p;
+
+	d->memfd = memfd_create("unum-ram", MFD_CLOEXEC);
+	if (d->memfd < 0 || ftruncate(d->memfd, (off_t)bytes))
+		return -errno;
+	p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, d->memfd, 0);
+	if (p == MAP_FAILED)
+		return -errno;
+	d->alias = p;
+	p = mmap(NULL, d->top, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+		 0);
+	if (p == MAP_FAILED)
+		return -errno;
+	d->state = p;
+	for (unsigned i = 0; i < d->dir.spans_count; i++)
+		memset(p + d->dir.span[i].first, ST_RAM, d->dir.span[i].count);
+	return 0;
+}
+
+static void memory_close(struct dsm *d)
+{
+	if (d->state)
+		munmap((void *)d->state, d->top);
+	if (d->alias)
+		munmap(d->alias, (size_t)d->top << PAGE_SHIFT);
+	if (d->memfd >= 0)
+		close(d->memfd);
+}
+
+/* --- net thread ------------------------------------------------------------------------------------- */
+
+/*
+ * A short slice makes the scheduler prefer a woken net thread to a running vCPU (EEVDF, Linux 6.12; harmless
+ * before).  The structure is the kernel's, include/uapi/linux/sched/types.h.
+ */
+static void net_be_prompt(void)
+{
+	struct {
+		uint32_t size, policy;
+		uint64_t flags;
+		int32_t nice;
+		uint32_t priority;
+		uint64_t runtime, deadline, period;
+	} attr = { .size = sizeof(attr), .policy = SCHED_OTHER, .runtime = SLICE_NS };
+
+	if (syscall(SYS_sched_setattr, 0, &attr, 0))
+		log_debug("dsm: sched_setattr errno %d", errno);
+	prctl(PR_SET_TIMERSLACK, 1000, 0, 0, 0);
+}
+
+static void *net_run(void *arg)
+{
+	struct dsm *d = arg;
+	uint64_t last = 0, now, due;
+
+	log_set_thread("net");
+	net_be_prompt();
+	while (!atomic_load_explicit(&d->closing, memory_order_relaxed)) {
+		now = clock_now_ns();
+		if (drive_poll(d)) {
+			last = now;
+			continue;
+		}
+		if (now - last < SPIN_NS) {
+			sched_yield();
+			if (clock_now_ns() - now < BUSY_NS)
+				continue;
+		}
+		drive_net_sleeps(d, now + IDLE_NS);
+		due = drive_next_due(d);
+		now = clock_now_ns();
+		if (due > now && !atomic_load(&d->closing))
+			ic_wait(d->fabric, due < now + IDLE_NS ? due - now : IDLE_NS);
+		drive_net_sleeps(d, 0);
+	}
+	return NULL;
+}
+
+/* --- open, stop, close ------------------------------------------------------------------------------ */
+
+static int config_take(struct dsm *d, const struct dsm_config *cfg)
+{
+	struct dir_range ranges[DIR_RANGES_MAX];
+
+	if (!cfg->nodes || cfg->nodes > NODES_MAX || cfg->self >= cfg->nodes || !cfg->ranges_count ||
+	    cfg->ranges_count > DIR_RANGES_MAX || (cfg->nodes > 1 && !cfg->fabric))
+		return -EINVAL;
+	for (unsigned i = 0; i < cfg->ranges_count; i++)
+		ranges[i] = (struct dir_range){ cfg->ranges[i].first, cfg->ranges[i].count,
+						cfg->ranges[i].node };
+	if (!dir_init(&d->dir, cfg->nodes, ranges, cfg->ranges_count))
+		return -EINVAL;
+	d->top = dir_gfn(&d->dir, d->dir.pages - 1) + 1;
+	d->self = cfg->self;
+	d->nodes = cfg->nodes;
+	d->fabric = cfg->nodes > 1 ? cfg->fabric : NULL;
+	d->map = cfg->mapping == DSM_MAP_UFFD ? &map_uffd_ops : &map_tlb_ops;
+	return 0;
+}
+
+static int parts_open(struct dsm *d, const struct dsm_config *cfg)
+{
+	int err = config_take(d, cfg);
+
+	if (!err)
+		err = memory_open(d);
+	if (!err && d->nodes > 1)
+		err = drive_open(d, cfg);
+	if (!err)
+		err = d->map->open(d, &d->map_data);
+	if (!err && d->nodes > 1) {
+		err = -pthread_create(&d->net, NULL, net_run, d);
+		d->net_runs = !err;
+	}
+	return err;
+}
+
+static void parts_close(struct dsm *d)
+{
+	if (d->net_runs) {
+		atomic_store(&d->closing, true);
+		ic_wake(d->fabric);
+		pthread_join(d->net, NULL);
+	}
+	if (d->map_data)
+		d->map->close(d->map_data);
+	if (d->drive)
+		drive_close(d);
+	memory_close(d);
+	stats_close(&d->count);
+	pthread_mutex_destroy(&d->lock.mutex);
+	free(d);
+}
+
+int dsm_open(const struct dsm_config *cfg, struct dsm **out)
+{
+	struct dsm *d = calloc(1, sizeof(*d));
+	int err;
+
+	if (!d)
+		return -ENOMEM;
+	d->memfd = -1;
+	pthread_mutex_init(&d->lock.mutex, NULL);
+	stats_open(&d->count);
+	err = parts_open(d, cfg);
+	if (err) {
+		log_error("dsm: cannot open: %s", strerror(-err));
+		parts_close(d);
+		return err;
+	}
+	*out = d;
+	return 0;
+}
+
+void dsm_stop(struct dsm *d)
+{
+	atomic_store(&d->stopping, true);
+	dsm_lock(d);
+	waiters_end(d);
+	dsm_unlock(d);
+}
+
+void dsm_peer_lost(struct dsm *d, node_id peer)
+{
+	if (d->drive)
+		drive_peer_lost(d, peer);
+	dsm_stop(d);
+}
+
+void dsm_close(struct dsm *d)
+{
+	ASSERT(atomic_load(&d->stopping));
+	parts_close(d);
+}
+
+uint8_t *dsm_alias(struct dsm *d)
+{
+	return d->alias;
+}
+
+bool dsm_is_ram(const struct dsm *d, gfn_t gfn)
+{
+	return gfn < d->top && atomic_load_explicit(&d->state[gfn], memory_order_relaxed) & ST_RAM;
+}
+
+enum dsm_right dsm_right(const struct dsm *d, gfn_t gfn)
+{
+	if (gfn >= d->top)
+		return DSM_NONE;
+	return atomic_load_explicit(&d->state[gfn], memory_order_acquire) & ST_RIGHT;
+}

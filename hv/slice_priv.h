@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * hv/slice_priv.h - what the files of the monitor share.
+ *
+ * Reading order  slice.c (life), vcpu.c (one vCPU's thread), exits.c (what it does with an exit), irq.c (interrupts
+ *           on their way), bus.c (device accesses on their way), board.c (the fixed devices), virtio_mmio.c and
+ *           backend_*.c (virtio devices), io.c (the thread behind them), time.c (one TSC), timer.c (deadlines),
+ *           link.c (messages to peers), loader.c (kernel to guest memory), dump.c (a dead vCPU in words).
+ * Threads   docs/threads.md.
+ * Locks     Ranks, outer to inner: fabric progress (tried only) > device.lock > board.ioapic_lock > link.lock, console.lock.
+ *           Nothing sleeps under one, but device.lock of a virtio device: its io thread may wait for guest
+ *           memory under it (the fabric's threads only ever try it).
+ */
+#ifndef HV_SLICE_PRIV_H
+#define HV_SLICE_PRIV_H
+
+#include "hv/core/acpi.h"
+#include "hv/core/boot.h"
+#include "hv/core/ioapic.h"
+#include "hv/core/lapic.h"
+#include "hv/core/layout.h"
+#include "hv/core/legacy.h"
+#include "hv/core/pit.h"
+#include "hv/core/serial.h"
+#include "hv/core/virtio_mmio.h"
+#include "hv/engine.h"
+#include "hv/kernel_image.h"
+#include "hv/slice.h"
+#include "hv/wire.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define HV_NEVER UINT64_MAX
+
+/* --- link.c: messages to peers --------------------------------------------------------------------------------- */
+struct hv_link_queued; /* a message that met back-pressure */
+struct hv_link {
+	pthread_mutex_t lock;
+	struct hv_link_queued *head[NODES_MAX], **tail[NODES_MAX]; /* lock */
+	_Atomic uint32_t queued;				    /* messages in all queues */
+};
+
+/* --- time.c: one guest TSC ------------------------------------------------------------------------------------ */
+struct hv_clock {
+	uint64_t tsc_khz;      /* of this host; of the VM, since they must agree */
+	uint64_t offset;       /* guest TSC = host TSC + offset; set before RUN */
+	uint8_t boot_id[16];   /* of this host's kernel */
+	_Atomic uint32_t seq;  /* futex: last probe that was answered */
+	uint64_t answer_host;  /* host TSC when the answer came; written before seq */
+	struct hv_msg answer;
+};
+
+/* --- timer.c: one thread for all deadlines ---------------------------------------------------------------------- */
+struct hv_timer {
+	pthread_t thread;
+	bool runs;
+	_Atomic uint32_t word;	    /* futex: changes when the thread must look again */
+	_Atomic uint64_t wakes_at;  /* ns the thread sleeps until; 0: awake */
+};
+
+/* --- vcpu.c ----------------------------------------------------------------------------------------------------- */
+/* What others want of a vCPU; any thread writes, the vCPU's own reads. */
+struct hv_mailbox {
+	_Atomic uint64_t edge[4], level[4]; /* vectors to deliver */
+	_Atomic uint32_t flags;		    /* MAIL_* and the SIPI vector */
+	_Atomic uint32_t word;		    /* futex: WORD_* */
+};
+#define MAIL_NMI 0x100u
+#define MAIL_INIT 0x200u
+#define MAIL_SIPI 0x400u /* vector in bits 0-7 */
+#define WORD_POSTED 1u
+#define WORD_ASLEEP 2u
+
+struct hv_cpu {
+	struct hv_slice *slice;
+	unsigned id;
+	char name[16];
+	pthread_t thread;
+	bool runs; /* thread was made */
+	struct hv_vcpu *engine_vcpu;
+	struct hv_mailbox mail;
+	/* its own thread only */
+	struct hv_lapic lapic;
+	struct hv_cpu_state reset; /* as the engine opened it */
+	uint64_t deadline_tsc;	   /* guest TSC of the LAPIC timer, 0: none */
+	bool halted;
+	/* the timer thread reads */
+	_Atomic uint64_t deadline_ns; /* while in the engine: kick at; else HV_NEVER */
+	/* an access to another node's device under way: bus.c */
+	_Atomic uint32_t io_word; /* futex: low bits of the id that was answered */
+	uint32_t io_seq;
+	_Atomic uint64_t io_data;
+	/* counters: written by its own thread, read by anyone */
+	_Atomic uint64_t exits[HV_EXIT_ERROR + 1], injected, sleeps;
+};
+
+/* --- bus.c ------------------------------------------------------------------------------------------------------ */
+/* A device on the bus.  read and write are called under lock and must not block. */
+struct hv_device;
+struct hv_device_ops {
+	const char *name;
+	uint64_t (*read)(struct hv_device *d, uint64_t offset, unsigned size);
+	void (*write)(struct hv_device *d, uint64_t offset, unsigned size, uint64_t value);
+	/* Takes a write without the lock; false: not this one, use write.  May be NULL. */
+	bool (*write_fast)(struct hv_device *d, uint64_t offset, unsigned size, uint64_t value);
+};
+
+struct hv_device {
+	const struct hv_device_ops *ops;
+	struct hv_slice *slice;
+	pthread_mutex_t lock;
+};
+
+struct hv_region {
+	enum hv_io_space space;
+	uint64_t first, count; /* bytes or ports */
+	node_id node;
+	struct hv_device *device; /* NULL on other nodes */
+};
+
+#define HV_REGIONS_MAX (HV_VIRTIO_SLOTS + 40)
+struct hv_bus_request; /* of a peer, waiting for the io thread */
+struct hv_bus {
+	struct hv_region region[HV_REGIONS_MAX]; /* const after prepare */
+	unsigned regions;
+	pthread_mutex_t lock;
+	struct hv_bus_request *head, **tail; /* lock */
+	_Atomic uint64_t remote;	     /* accesses that another node served */
+};
+
+/* --- board.c: the fixed devices, all on node 0 --------------------------------------------------------------------- */
+struct hv_board {
+	struct hv_device ioapic_dev, serial_dev, pit_dev, legacy_dev;
+	pthread_mutex_t ioapic_lock;
+	struct hv_ioapic ioapic; /* ioapic_lock */
+	struct hv_serial serial; /* serial_dev.lock */
+	struct hv_pit pit;	 /* pit_dev.lock */
+	struct hv_legacy legacy; /* legacy_dev.lock */
+	bool serial_here;
+};
+
+/* --- console: bytes between the terminal and whichever console devices there are ---------------------------------- */
+#define HV_CONSOLE_RING 65536u
+struct hv_ring {
+	uint8_t data[HV_CONSOLE_RING];
+	uint32_t head, tail; /* free-running; head - tail bytes are in */
+};
+struct hv_console {
+	pthread_mutex_t lock;
+	struct hv_ring out, in; /* lock */
+	uint64_t dropped;	/* lock: output that did not fit */
+	bool any;		/* io thread: the first byte was reported */
+};
+
+/* --- io.c: the thread behind the devices ----------------------------------------------------------------------------- */
+struct hv_io {
+	pthread_t thread;
+	bool runs;
+	_Atomic uint32_t word; /* futex: IO_* */
+};
+#define IO_WORK 1u
+#define IO_ASLEEP 2u
+
+/* --- virtio_mmio.c --------------------------------------------------------------------------------------------------- */
+struct hv_virtio_dev;
+struct hv_backend_ops {
+	const char *name;
+	MUST_CHECK int (*open)(struct hv_virtio_dev *d, const struct cc_device *spec);
+	void (*close)(struct hv_virtio_dev *d);
+	/* io thread, under lock: serve all queues that have work. */
+	void (*serve)(struct hv_virtio_dev *d);
+	void (*reset)(struct hv_virtio_dev *d); /* under lock; may be NULL */
+};
+struct hv_virtio_dev {
+	struct hv_device dev;
+	const struct hv_backend_ops *backend;
+	struct hv_virtio_mmio *mmio; /* the back end's; dev.lock */
+	void *state;		     /* the back end's */
+	unsigned gsi;
+	struct hv_guest_mem mem;
+	_Atomic bool work; /* serve is due */
+};
+
+extern const struct hv_backend_ops hv_backend_blk, hv_backend_console, hv_backend_rng;
+
+/* --- slice.c --------------------------------------------------------------------------------------------------------- */
+enum hv_phase { HV_PREPARED, HV_RUNNING, HV_ENDING };
+
+struct hv_slice {
+	const struct cc_vm_spec *spec; /* borrowed */
+	struct hv_slice_sink sink;
+	unsigned steps; /* that prepare and connect have done: slice.c */
+	bool multi;	/* more than one node */
+
+	struct ic_fabric *fabric;
+	struct dsm *dsm;
+	const struct hv_engine *engine;
+	struct hv_vm *vm;
+	struct hv_cpuid_entry cpuid[HV_CPUID_MAX];
+	unsigned cpuid_count;
+	struct hv_cpu *cpu[VCPUS_MAX]; /* NULL: on another node */
+	struct hv_loader *loader;      /* node 0 between prepare and connect */
+
+	_Atomic uint32_t phase;	   /* futex: enum hv_phase */
+	_Atomic uint32_t peers_up; /* futex */
+	_Atomic bool end_claimed;  /* somebody fills ended */
+	_Atomic bool end_known;	   /* ended is filled */
+	struct cc_ended ended;
+	char end_text[HV_TEXT_MAX];
+	char *end_dump;
+	uint64_t run_ns, end_ns; /* clock_now_ns */
+
+	struct hv_link link;
+	struct hv_clock clock;
+	struct hv_timer timer;
+	struct hv_bus bus;
+	struct hv_board board;
+	struct hv_console console;
+	struct hv_io io;
+	struct hv_virtio_dev *virtio[HV_VIRTIO_SLOTS]; /* NULL: on another node */
+	unsigned virtio_slots;
+
+	/* routing: written by HV_MSG_ADDR and by local vCPUs, read by whoever sends */
+	pthread_mutex_t addr_lock;
+	struct hv_lapic_addr addr[VCPUS_MAX]; /* addr_lock */
+	_Atomic uint64_t ipis_out, ipis_in, refused;
+};
+
+static inline void hv_count(_Atomic uint64_t *counter)
+{
+	atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
+}
+static inline bool hv_slice_ending(struct hv_slice *s)
+{
+	return atomic_load_explicit(&s->phase, memory_order_acquire) == HV_ENDING;
+}
+/* Ends the whole VM as far as this slice goes; the first caller's reason counts.  Any thread, does not block.
+ * dump: malloc'd lines or NULL, taken over. */
+void hv_slice_end(struct hv_slice *s, enum cc_end reason, node_id node, char *dump, const char *fmt, ...)
+	__attribute__((format(printf, 5, 6)));
+void hv_slice_progress(struct hv_slice *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* link.c */
+void hv_link_init(struct hv_slice *s);
+void hv_link_fini(struct hv_slice *s);
+/* Sends, or queues when the fabric pushes back.  A peer that is not up is skipped: its loss ends the VM.  Any thread. */
+void hv_link_send(struct hv_slice *s, node_id to, const struct hv_msg *msg);
+void hv_link_send_all(struct hv_slice *s, const struct hv_msg *msg);
+/* Tries queued messages again; true when some are left.  Any thread. */
+bool hv_link_flush(struct hv_slice *s);
+/* Handler of IC_PORT_HV. */
+void hv_link_on_message(void *slice, node_id from, const struct ic_msg *msg);
+
+/* time.c */
+MUST_CHECK int hv_clock_init(struct hv_clock *c, node_id self);
+/* Nodes other than 0: asks node 0 until the offset is known well enough. */
+MUST_CHECK int hv_clock_join(struct hv_slice *s, char text[static HV_TEXT_MAX]);
+void hv_clock_on_message(struct hv_slice *s, node_id from, const struct hv_msg *msg);
+uint64_t hv_clock_guest_tsc(const struct hv_clock *c);
+/* clock_now_ns of a guest TSC value to come; HV_NEVER when far away. */
+uint64_t hv_clock_ns_of(const struct hv_clock *c, uint64_t guest_tsc);
+
+/* timer.c */
+MUST_CHECK int hv_timer_start(struct hv_slice *s);
+void hv_timer_stop(struct hv_slice *s);
+/* cpu->deadline_ns got this value. */
+void hv_timer_armed(struct hv_slice *s, uint64_t deadline_ns);
+
+/* vcpu.c */
+MUST_CHECK int hv_cpu_open(struct hv_slice *s, unsigned id, struct hv_cpu **out);
+MUST_CHECK int hv_cpu_start(struct hv_cpu *c); /* its thread, parked until RUN */
+void hv_cpu_close(struct hv_cpu *c);	       /* joins the thread; the slice is ending */
+/* First registers of the boot processor; before RUN. */
+MUST_CHECK int hv_cpu_boot(struct hv_cpu *c, const struct hv_boot_regs *regs);
+void hv_cpu_post(struct hv_cpu *c, const struct hv_msg *ipi); /* HV_MSG_IPI, for this vCPU.  Any thread. */
+void hv_cpu_kick(struct hv_cpu *c);			      /* Any thread. */
+/* Performs what a step of its LAPIC wants.  Its thread. */
+void hv_cpu_effects(struct hv_cpu *c, const struct hv_lapic_effects *fx);
+
+/* exits.c: its thread.  False: the vCPU must stop for good. */
+bool hv_exit_handle(struct hv_cpu *c, struct hv_exit *exit);
+
+/* irq.c */
+void hv_irq_send(struct hv_slice *s, const struct hv_intr *i); /* any thread */
+void hv_irq_on_ipi(struct hv_slice *s, const struct hv_msg *msg);
+void hv_irq_addr_changed(struct hv_slice *s, unsigned vcpu, const struct hv_lapic_addr *addr);
+void hv_irq_pulse(struct hv_slice *s, unsigned gsi); /* any thread */
+void hv_irq_eoi(struct hv_slice *s, uint8_t vector); /* any thread */
+
+/* bus.c */
+void hv_bus_init(struct hv_slice *s);
+void hv_bus_fini(struct hv_slice *s);
+void hv_bus_add(struct hv_slice *s, enum hv_io_space space, uint64_t first, uint64_t count, node_id node,
+		struct hv_device *device);
+/* One access of a vCPU.  Read: *data is the answer.  -EPIPE: the VM is ending.  The vCPU's thread; may block. */
+MUST_CHECK int hv_bus_access(struct hv_cpu *c, enum hv_io_space space, uint64_t addr, unsigned size, bool write,
+			     uint64_t *data);
+void hv_bus_on_message(struct hv_slice *s, node_id from, const struct hv_msg *msg);
+void hv_bus_serve(struct hv_slice *s); /* io thread: requests of peers that found a device busy */
+void hv_device_init(struct hv_device *d, struct hv_slice *s, const struct hv_device_ops *ops);
+
+/* board.c */
+void hv_board_init(struct hv_slice *s);
+void hv_board_input(struct hv_slice *s); /* io thread: console input to the serial port */
+
+/* io.c */
+MUST_CHECK int hv_io_start(struct hv_slice *s);
+void hv_io_stop(struct hv_slice *s); /* the slice is ending */
+void hv_io_wake(struct hv_slice *s); /* any thread */
+
+/* console.c */
+void hv_console_init(struct hv_console *c);
+/* Bytes that fitted. */
+size_t hv_console_put(struct hv_slice *s, const uint8_t *data, size_t len);
+size_t hv_console_room(struct hv_slice *s);
+void hv_console_type(struct hv_slice *s, const uint8_t *data, size_t len);
+/* Input that waits: up to cap bytes, left in the ring until hv_console_taken. */
+size_t hv_console_peek(struct hv_slice *s, uint8_t *buf, size_t cap);
+void hv_console_taken(struct hv_slice *s, size_t len);
+void hv_console_flush(struct hv_slice *s); /* io thread: output to the sink */
+
+/* virtio_mmio.c */
+MUST_CHECK int hv_virtio_open(struct hv_slice *s, const struct cc_device *spec, unsigned slot,
+			      struct hv_virtio_dev **out);
+void hv_virtio_close(struct hv_virtio_dev *d);
+void hv_virtio_serve(struct hv_virtio_dev *d); /* io thread */
+/* Serve is due. Any thread. */
+void hv_virtio_work(struct hv_virtio_dev *d);
+/* True when a console device of this node has a driver that takes input. */
+bool hv_virtio_console_up(struct hv_slice *s);
+
+/* loader.c */
+struct hv_loader {
+	struct hv_bytes kernel, elf, initrd;
+	uint8_t *acpi;
+	char *cmdline;
+	struct hv_boot_plan plan;
+};
+MUST_CHECK int hv_loader_open(struct hv_slice *s, struct hv_loader **out, char text[static HV_TEXT_MAX]);
+MUST_CHECK int hv_loader_write(struct hv_slice *s, const struct hv_loader *l, char text[static HV_TEXT_MAX]);
+void hv_loader_close(struct hv_loader *l);
+
+/* dump.c: registers and the instructions at rip, in lines; malloc'd, NULL without memory.  The vCPU's thread. */
+char *hv_dump(struct hv_cpu *c);
+
+#endif

@@ -1,0 +1,478 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * tests/check/model.c - see model.h: moves, effects, invariants.
+ *
+ * Owns struct model; one thread; no I/O.
+ */
+#include "tests/check/model.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Two times that matter, in the core's stamp units: holds end in between. */
+#define UNIT_NS 4096ull
+#define EARLY_NS (1000 * UNIT_NS)
+#define LATE_NS (2000 * UNIT_NS)
+#define HOLD_NS (16 * UNIT_NS)
+
+static void broken(struct model *w, const char *what)
+{
+	if (!w->broken)
+		w->broken = what;
+}
+
+static node_id home_node(const struct model *w, unsigned page, uint32_t *index)
+{
+	return dir_home(&w->dir, page, index);
+}
+
+bool model_init(struct model *w, const struct model_config *cfg)
+{
+	struct dir_range r[MODEL_PAGES];
+
+	memset(w, 0, sizeof(*w));
+	w->cfg = *cfg;
+	if (cfg->nodes > MODEL_NODES || cfg->pages > MODEL_PAGES || cfg->nodes * cfg->requests > MODEL_WAITS)
+		return false;
+	/* Page k is homed on node k. */
+	for (unsigned i = 0; i < cfg->pages; i++)
+		r[i] = (struct dir_range){ .first = i, .count = 1, .node = (node_id)(i % cfg->nodes) };
+	if (!dir_init(&w->dir, cfg->nodes, r, cfg->pages))
+		return false;
+	for (unsigned n = 0; n < cfg->nodes; n++) {
+		struct proto_config pc = {
+			.self = (node_id)n, .nodes = cfg->nodes, .dir = &w->dir,
+			.requests = cfg->requests,
+			.hold_ns = cfg->hold ? HOLD_NS : 0, .hold_max_ns = cfg->hold ? 2 * HOLD_NS : 0,
+			.mig_evidence = (uint8_t)cfg->mig_evidence, .mig_probe = (uint8_t)cfg->mig_probe,
+		};
+		size_t bytes = proto_bytes(&pc);
+
+		if (bytes == 0)
+			return false;
+		w->mem[n] = calloc(1, bytes);
+		if (!w->mem[n])
+			return false;
+		proto_init(&w->node[n], &pc, w->mem[n]);
+		for (unsigned i = 0; i < cfg->pages; i++) {
+			uint32_t index;
+
+			/* Foreign frames hold rubbish: only ZERO makes them read as zero. */
+			w->cell[n][i].fresh = home_node(w, i, &index) == n;
+		}
+	}
+	return true;
+}
+
+void model_free(struct model *w)
+{
+	for (unsigned n = 0; n < w->cfg.nodes; n++)
+		free(w->mem[n]);
+}
+
+/* --- performing effects ------------------------------------------------------------------------------- */
+
+/* Whoever may write does: every other copy, and every page on its way, is old. */
+static void write_all(struct model *w)
+{
+	for (unsigned p = 0; p < w->cfg.pages; p++) {
+		for (unsigned n = 0; n < w->cfg.nodes; n++) {
+			if (w->cell[n][p].mapped != PROTO_WRITE)
+				continue;
+			for (unsigned o = 0; o < w->cfg.nodes; o++)
+				w->cell[o][p].fresh = o == n;
+			w->written[p] = true;
+			for (unsigned l = 0; l < w->cfg.nodes * w->cfg.nodes; l++) {
+				struct model_link *k = &w->link[l / w->cfg.nodes][l % w->cfg.nodes];
+
+				for (unsigned i = 0; i < k->count; i++)
+					if (k->q[i].msg.page == p)
+						k->q[i].fresh = false;
+			}
+		}
+	}
+}
+
+static void charge(struct model *w, unsigned from, const struct proto_effect *fx)
+{
+	const struct proto_msg *m = &fx->msg;
+	unsigned payer = from;
+
+	switch (m->kind) {
+	case PROTO_EVICT:
+	case PROTO_RETURN:
+	case PROTO_RECALL:
+		payer = m->kind == PROTO_RECALL ? fx->to : from;
+		if (m->kind == PROTO_EVICT)
+			w->cell[from][m->page].evict_cost = 0;
+		if (++w->cell[payer][m->page].evict_cost > 3)
+			broken(w, "I9: an eviction costs more than 3 messages");
+		return;
+	case PROTO_FWD_READ:
+	case PROTO_FWD_WRITE:
+	case PROTO_INV:
+		payer = m->node;
+		break;
+	case PROTO_GRANT:
+	case PROTO_ACK:
+		payer = fx->to;
+		break;
+	}
+	w->cell[payer][m->page].cost++;
+	w->cell[payer][m->page].invs += m->kind == PROTO_ACK;
+}
+
+static void send(struct model *w, unsigned from, const struct proto_effect *fx)
+{
+	struct model_link *l = &w->link[from][fx->to];
+	struct model_cell *c = &w->cell[from][fx->msg.page];
+	const struct proto_msg *m = &fx->msg;
+	uint8_t keep = PROTO_WRITE;
+
+	if (fx->to >= w->cfg.nodes || fx->to == from || m->page >= w->cfg.pages) {
+		broken(w, "a message goes nowhere");
+		return;
+	}
+	if (m->kind == PROTO_ACK || m->kind == PROTO_RETURN)
+		keep = PROTO_NONE;
+	else if (m->kind == PROTO_GRANT && m->bytes != PROTO_BYTES_KEEP)
+		keep = m->right == PROTO_WRITE ? PROTO_NONE : PROTO_READ;
+	if (c->mapped > keep)
+		broken(w, "I3: a right is given away that is still mapped");
+	charge(w, from, fx);
+	if (l->count == MODEL_QUEUE) {
+		broken(w, "I9: a link fills up");
+		return;
+	}
+	l->q[l->count].msg = *m;
+	l->q[l->count++].fresh = m->bytes == PROTO_BYTES_PAGE && c->fresh;
+}
+
+static void map(struct model *w, unsigned n, const struct proto_effect *fx)
+{
+	struct model_cell *c = &w->cell[n][fx->page];
+
+	if (c->unmapping)
+		broken(w, "I6: MAP while an UNMAP is in flight");
+	if (!c->fresh)
+		broken(w, "I2: a right is granted over old bytes");
+	if (c->mapped >= fx->right)
+		broken(w, "MAP does not raise the right");
+	c->mapped = fx->right;
+}
+
+/* Node n's own request is complete when its thread is woken after a MAP. */
+static void settle_cost(struct model *w, unsigned n, unsigned page)
+{
+	struct model_cell *c = &w->cell[n][page];
+
+	if (c->cost > 4 + 2 * c->invs || c->invs >= w->cfg.nodes)
+		broken(w, "I9: a grant costs too many messages");
+	c->cost = c->invs = 0;
+}
+
+static void perform(struct model *w, unsigned n, const struct proto_effect *fx, bool data_fresh,
+		    uint8_t *asked)
+{
+	struct model_cell *c = &w->cell[n][fx->page];
+	uint32_t index;
+
+	switch (fx->kind) {
+	case PROTO_FX_SEND:
+		send(w, n, fx);
+		break;
+	case PROTO_FX_FILL:
+	case PROTO_FX_ZERO:
+		if (c->mapped != PROTO_NONE)
+			broken(w, "I6: a frame changes under a reader");
+		c->fresh = fx->kind == PROTO_FX_FILL ? data_fresh : !w->written[fx->page];
+		break;
+	case PROTO_FX_MAP:
+		map(w, n, fx);
+		break;
+	case PROTO_FX_UNMAP:
+		if (c->unmapping)
+			broken(w, "I6: two UNMAPs in flight");
+		if (c->mapped <= fx->right)
+			broken(w, "UNMAP does not lower the right");
+		c->unmapping = true;
+		c->target = fx->right;
+		break;
+	case PROTO_FX_WAKE:
+		if (c->mapped < fx->right)
+			broken(w, "WAKE without the right");
+		c->waiting &= (uint8_t)(fx->right == PROTO_WRITE ? 0 : ~(1u << PROTO_READ));
+		break;
+	case PROTO_FX_DROP:
+		if (c->mapped != PROTO_NONE || home_node(w, fx->page, &index) == n)
+			broken(w, "DROP of a frame in use");
+		c->fresh = false;
+		c->evict_cost = 0;
+		break;
+	case PROTO_FX_BUSY:
+		if (asked) {
+			c->waiting &= (uint8_t)~*asked;
+			c->parked |= *asked;
+		}
+		break;
+	case PROTO_FX_ROOM:
+		for (unsigned p = 0; p < w->cfg.pages; p++) {
+			w->cell[n][p].ready |= w->cell[n][p].parked;
+			w->cell[n][p].parked = 0;
+		}
+		break;
+	case PROTO_FX_REFUSED:
+		broken(w, "a message of an honest peer is refused");
+		break;
+	}
+}
+
+/* --- what holds in every state ------------------------------------------------------------------------ */
+
+static void check_page(struct model *w, unsigned p)
+{
+	uint32_t index;
+	const struct proto *home = &w->node[home_node(w, p, &index)];
+	const struct proto_home *h = &home->home[index];
+	node_id owner = proto_owner(home, index);
+	unsigned writers = 0, holders = 0;
+
+	if (nodeset_has(&home->copyset[index], owner))
+		broken(w, "I4: the owner is in its own copyset");
+	for (unsigned n = 0; n < w->cfg.nodes; n++) {
+		const struct model_cell *c = &w->cell[n][p];
+
+		writers += c->mapped == PROTO_WRITE;
+		holders += c->mapped != PROTO_NONE;
+		if (c->mapped != PROTO_NONE && !c->fresh)
+			broken(w, "I2: a reader sees old bytes");
+		if (w->node[n].page[p].right > c->mapped)
+			broken(w, "a right is held that is not mapped");
+		if (h->tail)
+			continue;
+		if (c->mapped != PROTO_NONE && owner != n && !nodeset_has(&home->copyset[index], (node_id)n))
+			broken(w, "I4: a holder is unknown to the home");
+		if (c->mapped == PROTO_WRITE && (owner != n || !nodeset_empty(&home->copyset[index])))
+			broken(w, "I4: a writer is not known as the only one");
+	}
+	if (writers > 1 || (writers == 1 && holders > 1))
+		broken(w, "I1: more than one holder beside a writer");
+}
+
+struct queue_shot {
+	unsigned count;
+	struct proto_wait w[MODEL_WAITS];
+};
+
+/* Requests (not EVICTs) waiting for page p, the active one first. */
+static void queue_shoot(const struct model *w, unsigned p, struct queue_shot *out)
+{
+	uint32_t index;
+	const struct proto *home = &w->node[home_node(w, p, &index)];
+	uint16_t tail = home->home[index].tail, i = tail;
+
+	out->count = 0;
+	while (tail) {
+		i = home->wait[i].next;
+		if (home->wait[i].kind != PROTO_EVICT)
+			out->w[out->count++] = home->wait[i];
+		if (i == tail || out->count == MODEL_WAITS)
+			break;
+	}
+}
+
+/* I5: what was waiting is served from the front, and a newcomer goes to the end. */
+static void check_order(struct model *w, const struct queue_shot *old, const struct queue_shot *now)
+{
+	for (unsigned served = 0; served <= old->count; served++) {
+		unsigned rest = old->count - served, same = 0;
+
+		while (same < rest && same < now->count &&
+		       old->w[served + same].node == now->w[same].node &&
+		       old->w[served + same].kind == now->w[same].kind)
+			same++;
+		if (same == rest && now->count <= rest + 1)
+			return;
+	}
+	broken(w, "I5: the order of requests changed");
+}
+
+/* --- moves -------------------------------------------------------------------------------------------- */
+
+static void add(struct move *out, unsigned *count, struct move m)
+{
+	if (*count < MODEL_MOVES)
+		out[(*count)++] = m;
+}
+
+static void add_timed(const struct model *w, struct move *out, unsigned *count, struct move m)
+{
+	add(out, count, m);
+	if (w->cfg.hold) {
+		m.late = true;
+		add(out, count, m);
+	}
+}
+
+static void cell_moves(const struct model *w, unsigned n, unsigned p, struct move *out, unsigned *count)
+{
+	const struct model_cell *c = &w->cell[n][p];
+	const struct proto_page *pg = &w->node[n].page[p];
+	struct move m = { .node = (uint8_t)n, .page = (uint8_t)p };
+
+	if (c->unmapping) {
+		m.kind = MOVE_UNMAPPED;
+		add_timed(w, out, count, m);
+	}
+	if (pg->busy && w->node[n].flight[pg->low].revoke == PROTO_REVOKE_HELD) {
+		m.kind = MOVE_TIMER;
+		m.late = true;
+		add(out, count, m);
+		m.late = false;
+	}
+	for (uint8_t r = PROTO_READ; r <= PROTO_WRITE; r++) {
+		m.arg = r;
+		m.kind = MOVE_AGAIN;
+		if (c->ready >> r & 1)
+			add_timed(w, out, count, m);
+		m.kind = MOVE_REQUEST;
+		if (!((c->waiting | c->parked | c->ready) >> r & 1) && pg->right < r &&
+		    !(r == PROTO_READ && w->cfg.writes_only))
+			add_timed(w, out, count, m);
+	}
+	m.arg = 0;
+	m.kind = MOVE_EVICT;
+	if (w->cfg.evict && pg->right != PROTO_NONE && !pg->busy) {
+		m.late = w->cfg.hold;
+		add(out, count, m);
+	}
+}
+
+unsigned model_moves(const struct model *w, struct move out[static MODEL_MOVES])
+{
+	unsigned count = 0;
+
+	for (unsigned n = 0; n < w->cfg.nodes; n++) {
+		for (unsigned from = 0; from < w->cfg.nodes; from++) {
+			struct move m = { .kind = MOVE_DELIVER, .node = (uint8_t)n, .arg = (uint8_t)from };
+
+			if (w->link[from][n].count)
+				add_timed(w, out, &count, m);
+		}
+		for (unsigned p = 0; p < w->cfg.pages; p++)
+			cell_moves(w, n, p, out, &count);
+	}
+	return count;
+}
+
+static void event_of(struct model *w, struct move m, struct proto_event *ev, bool *fresh, uint8_t *asked)
+{
+	struct model_cell *c = &w->cell[m.node][m.page];
+	struct model_link *l;
+
+	ev->page = m.page;
+	ev->now_ns = m.late ? LATE_NS : EARLY_NS;
+	switch (m.kind) {
+	case MOVE_DELIVER:
+		l = &w->link[m.arg][m.node];
+		ev->kind = PROTO_EV_MESSAGE;
+		ev->from = m.arg;
+		ev->msg = l->q[0].msg;
+		*fresh = l->q[0].fresh;
+		memmove(&l->q[0], &l->q[1], sizeof(l->q[0]) * --l->count);
+		memset(&l->q[l->count], 0, sizeof(l->q[0]));
+		break;
+	case MOVE_UNMAPPED:
+		ev->kind = PROTO_EV_UNMAPPED;
+		c->unmapping = false;
+		c->mapped = c->target;
+		c->target = 0;
+		break;
+	case MOVE_TIMER:
+		ev->kind = PROTO_EV_TIMER;
+		break;
+	case MOVE_AGAIN:
+	case MOVE_REQUEST:
+		ev->kind = PROTO_EV_REQUEST;
+		ev->right = m.arg;
+		*asked = (uint8_t)(1u << m.arg);
+		c->ready &= (uint8_t)~*asked;
+		c->waiting |= *asked;
+		break;
+	case MOVE_EVICT:
+		ev->kind = PROTO_EV_EVICT;
+		break;
+	}
+}
+
+/* A MAP and its DONE are one request; only then its cost is known. */
+static void settle_costs(struct model *w, unsigned n, const struct proto_effects *fx)
+{
+	bool mapped[MODEL_PAGES] = { false };
+
+	for (unsigned i = 0; i < fx->count; i++) {
+		const struct proto_effect *e = &fx->fx[i];
+
+		if (e->kind == PROTO_FX_SEND && mapped[e->page] &&
+		    (e->msg.kind == PROTO_REQ_READ || e->msg.kind == PROTO_REQ_WRITE)) {
+			/* The next request follows at once: it is not part of this one. */
+			w->cell[n][e->page].cost--;
+			settle_cost(w, n, e->page);
+			w->cell[n][e->page].cost = 1;
+			mapped[e->page] = false;
+		}
+		if (e->kind == PROTO_FX_MAP)
+			mapped[e->page] = true;
+	}
+	for (unsigned p = 0; p < w->cfg.pages; p++)
+		if (mapped[p])
+			settle_cost(w, n, p);
+}
+
+void model_move(struct model *w, struct move m, struct proto_effects *out)
+{
+	struct queue_shot before[MODEL_PAGES], after;
+	struct proto_event ev = { 0 };
+	bool fresh = false;
+	uint8_t asked = 0;
+
+	w->broken = NULL;
+	for (unsigned p = 0; p < w->cfg.pages; p++)
+		queue_shoot(w, p, &before[p]);
+	event_of(w, m, &ev, &fresh, &asked);
+	proto_step(&w->node[m.node], &ev, out);
+	for (unsigned i = 0; i < out->count; i++) {
+		perform(w, m.node, &out->fx[i], fresh, asked ? &asked : NULL);
+		write_all(w);
+	}
+	settle_costs(w, m.node, out);
+	for (unsigned p = 0; p < w->cfg.pages; p++) {
+		check_page(w, p);
+		queue_shoot(w, p, &after);
+		check_order(w, &before[p], &after);
+	}
+	/* Somebody alone with its own pages needs no messages. */
+	if (w->cfg.nodes == 1 && m.kind == MOVE_REQUEST && w->cell[m.node][m.page].waiting)
+		broken(w, "I9: a node alone waits");
+}
+
+const char *model_rest(const struct model *w)
+{
+	for (unsigned n = 0; n < w->cfg.nodes; n++) {
+		for (unsigned p = 0; p < w->cfg.pages; p++) {
+			if (w->cell[n][p].waiting || w->cell[n][p].parked || w->cell[n][p].ready)
+				return "I8: stuck with a waiter";
+			if (w->node[n].page[p].busy)
+				return "I8: at rest with something in flight";
+		}
+		for (uint32_t i = 0; i < w->dir.homed[n]; i++)
+			if (w->node[n].home[i].tail)
+				return "I8: at rest with a transaction";
+		if (w->node[n].mine)
+			return "I7: a request was lost count of";
+		for (unsigned i = 0; i < w->cfg.nodes; i++)
+			if (w->node[n].used[i])
+				return "I7: a waiter was lost count of";
+	}
+	return NULL;
+}

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# tests/payloads/build.mk - bare-metal guests: build/payloads/NAME.elf (multiboot 1, ELF32) and NAME.pvh (ELF64).
+# `make payloads` builds them; `make payloads-qemu` runs them under QEMU, the reference for our engines.
+
+PAYLOAD_OUT := build/payloads
+PAYLOAD_NAMES := $(patsubst tests/payloads/%.c,%,$(wildcard tests/payloads/*.c))
+PAYLOAD_RT := $(patsubst %,$(PAYLOAD_OUT)/rt/%.o,boot.S rt.c acpi.c cpus.c)
+PAYLOAD_CFLAGS := -std=gnu11 -O2 -g $(WARN) -m64 -ffreestanding -fno-pic -fno-stack-protector -mno-red-zone \
+	-mgeneral-regs-only -mcx16 -fno-asynchronous-unwind-tables -fno-tree-loop-distribute-patterns \
+	-fcf-protection=none -Itests/payloads
+PAYLOAD_LINK = $(CC) -m64 -nostdlib -static -no-pie -Wl,--build-id=none -Wl,-z,noexecstack \
+	-Wl,--no-warn-rwx-segments -Wl,-T,tests/payloads/payload.ld
+
+$(PAYLOAD_OUT)/%.S.o: tests/payloads/%.S tests/payloads/rt/layout.h
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(PAYLOAD_CFLAGS) -c $< -o $@
+
+$(PAYLOAD_OUT)/%.c.o: tests/payloads/%.c tests/payloads/rt/rt.h tests/payloads/rt/layout.h
+	@mkdir -p $(@D)
+	$(if $(Q),@echo "  CC    $< (guest)")
+	$(Q)$(CC) $(PAYLOAD_CFLAGS) -c $< -o $@
+
+$(PAYLOAD_OUT)/%.pvh: $(PAYLOAD_OUT)/rt/pvh.S.o $(PAYLOAD_RT) $(PAYLOAD_OUT)/%.c.o tests/payloads/payload.ld
+	$(Q)$(PAYLOAD_LINK) -o $@ $(filter %.o,$^)
+
+# Multiboot loaders want ELF32, also around 64-bit code.
+$(PAYLOAD_OUT)/%.elf: $(PAYLOAD_OUT)/rt/mb.S.o $(PAYLOAD_RT) $(PAYLOAD_OUT)/%.c.o tests/payloads/payload.ld
+	$(Q)$(PAYLOAD_LINK) -o $@.64 $(filter %.o,$^)
+	$(Q)objcopy -I elf64-x86-64 -O elf32-i386 --strip-debug $@.64 $@
+
+PAYLOADS := $(foreach p,$(PAYLOAD_NAMES),$(PAYLOAD_OUT)/$(p).elf $(PAYLOAD_OUT)/$(p).pvh)
+.PHONY: payloads payloads-qemu
+payloads: $(PAYLOADS)
+payloads-qemu: $(PAYLOADS)
+	$(Q)tests/payloads/qemu.sh $(PAYLOAD_OUT)
