@@ -32,7 +32,7 @@ enum session_phase {
 	SESSION_IDLE,	  /* no VM yet: only PREPARE is taken */
 	SESSION_STARTING, /* a slice is there, RUN was not given */
 	SESSION_RUNNING,
-	SESSION_OVER, /* the slice said FAILED or ENDED, or is dead: only STOP is taken */
+	SESSION_OVER, /* STOP was given, or the slice said FAILED or ENDED, or is dead */
 };
 
 struct cc_agent {
@@ -50,6 +50,7 @@ struct cc_agent {
 struct session {
 	struct cc_agent *agent;
 	enum session_phase phase;
+	bool reported;		/* FAILED or ENDED went up */
 	struct cc_conn *conn;	/* NULL: gone */
 	struct cc_slice *slice; /* NULL: none, or dead */
 	struct cc_member member;
@@ -102,6 +103,7 @@ static void session_tell(struct session *s, const struct cc_msg *msg)
 static void session_failed(struct session *s, const char *text)
 {
 	s->phase = SESSION_OVER;
+	s->reported = true;
 	log_error("agent: vm %s: %s", s->vm_name, text);
 	session_tell(s, &(struct cc_msg){ .type = CC_MSG_FAILED, .failed = { text } });
 }
@@ -116,6 +118,7 @@ static void slice_message(void *arg, const struct cc_msg *msg)
 	case CC_MSG_FAILED:
 	case CC_MSG_ENDED:
 		s->phase = SESSION_OVER;
+		s->reported = true;
 		break;
 	case CC_MSG_PREPARED:
 	case CC_MSG_READY:
@@ -144,11 +147,17 @@ static void slice_dead(void *arg, const char *how)
 		 !strncmp(how, "killed", 6) ? "was " : "", how);
 	if (s->phase == SESSION_STARTING) {
 		session_failed(s, text);
-	} else if (s->phase == SESSION_RUNNING) {
+	} else if (!s->reported) {
+		bool lost = s->phase == SESSION_RUNNING;
+
+		if (lost)
+			log_error("agent: vm %s: %s", s->vm_name, text);
 		s->phase = SESSION_OVER;
-		log_error("agent: vm %s: %s", s->vm_name, text);
-		session_tell(s, &(struct cc_msg){ .type = CC_MSG_ENDED,
-						  .ended = { CC_END_PEER_LOST, s->self, text, "" } });
+		s->reported = true;
+		session_tell(s, &(struct cc_msg){
+					.type = CC_MSG_ENDED,
+					.ended = { lost ? CC_END_PEER_LOST : CC_END_STOPPED, s->self, text, "" },
+				});
 	}
 	session_release(s);
 }

@@ -117,7 +117,8 @@ void drive_net_sleeps(struct dsm *d, uint64_t until_ns)
 
 void drive_poller_enter(struct dsm *d)
 {
-	atomic_fetch_add(&d->drive->pollers, 1);
+	if (!atomic_fetch_add(&d->drive->pollers, 1))
+		ic_hush(d->fabric, true);
 }
 
 /*
@@ -135,8 +136,11 @@ static void net_hurry(struct dsm *d)
 
 void drive_poller_leave(struct dsm *d)
 {
-	if (atomic_fetch_sub(&d->drive->pollers, 1) == 1)
-		net_hurry(d);
+	if (atomic_fetch_sub(&d->drive->pollers, 1) > 1)
+		return;
+	/* A hush of a poller that came just now may be undone by this: it costs a wake-up, no more. */
+	ic_hush(d->fabric, false);
+	net_hurry(d);
 }
 
 static void timer_arm(struct dsm *d, uint32_t page, uint64_t at_ns)

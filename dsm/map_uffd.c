@@ -56,9 +56,11 @@ static int uffd_register(struct uffd *m)
 	m->fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 	if (m->fd < 0)
 		m->fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
-	if (m->fd < 0 || ioctl(m->fd, UFFDIO_API, &api) || ioctl(m->fd, UFFDIO_REGISTER, &reg))
+	if (m->fd < 0 || ioctl(m->fd, UFFDIO_API, &api))
 		return -errno;
-	return 0;
+	if (!(api.features & UFFD_FEATURE_WP_UNPOPULATED))
+		return -EOPNOTSUPP; /* as old as CONTINUE_MODE_WP, which has no bit of its own */
+	return ioctl(m->fd, UFFDIO_REGISTER, &reg) ? -errno : 0;
 }
 
 static void uffd_close(void *map)

@@ -77,8 +77,8 @@ static uint64_t ones(unsigned size)
 static uint64_t call(const struct hv_region *r, uint64_t addr, unsigned size, bool write, uint64_t data)
 {
 	if (!write)
-		return r->device->ops->read(r->device, addr - r->first, size) & ones(size);
-	r->device->ops->write(r->device, addr - r->first, size, data);
+		return r->device->ops->read(r->device, addr, size) & ones(size);
+	r->device->ops->write(r->device, addr, size, data);
 	return 0;
 }
 
@@ -86,7 +86,7 @@ static bool call_fast(const struct hv_region *r, uint64_t addr, unsigned size, b
 {
 	const struct hv_device_ops *ops = r->device->ops;
 
-	return write && ops->write_fast && ops->write_fast(r->device, addr - r->first, size, data);
+	return write && ops->write_fast && ops->write_fast(r->device, addr, size, data);
 }
 
 /* --- to another node ------------------------------------------------------------------------------------------ */

@@ -10,6 +10,7 @@
 #include "hv/slice_priv.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 struct hv_link_queued {
 	struct hv_link_queued *next;
@@ -154,5 +155,8 @@ void hv_link_on_message(void *slice, node_id from, const struct ic_msg *msg)
 		hv_count(&s->refused);
 		return;
 	}
-	handlers[m.kind](s, from, &m);
+	pthread_mutex_lock(&s->gate);
+	if (!s->deaf)
+		handlers[m.kind](s, from, &m);
+	pthread_mutex_unlock(&s->gate);
 }

@@ -96,14 +96,14 @@ struct hv_cpu {
 };
 
 /* --- bus.c ------------------------------------------------------------------------------------------------------ */
-/* A device on the bus.  read and write are called under lock and must not block. */
+/* A device on the bus.  read and write are called under lock and must not block; addr is the full address. */
 struct hv_device;
 struct hv_device_ops {
 	const char *name;
-	uint64_t (*read)(struct hv_device *d, uint64_t offset, unsigned size);
-	void (*write)(struct hv_device *d, uint64_t offset, unsigned size, uint64_t value);
+	uint64_t (*read)(struct hv_device *d, uint64_t addr, unsigned size);
+	void (*write)(struct hv_device *d, uint64_t addr, unsigned size, uint64_t value);
 	/* Takes a write without the lock; false: not this one, use write.  May be NULL. */
-	bool (*write_fast)(struct hv_device *d, uint64_t offset, unsigned size, uint64_t value);
+	bool (*write_fast)(struct hv_device *d, uint64_t addr, unsigned size, uint64_t value);
 };
 
 struct hv_device {
@@ -177,6 +177,7 @@ struct hv_virtio_dev {
 	const struct hv_backend_ops *backend;
 	struct hv_virtio_mmio *mmio; /* the back end's; dev.lock */
 	void *state;		     /* the back end's */
+	uint64_t base; /* of its registers */
 	unsigned gsi;
 	struct hv_guest_mem mem;
 	_Atomic bool work; /* serve is due */
@@ -200,7 +201,7 @@ struct hv_slice {
 	struct hv_cpuid_entry cpuid[HV_CPUID_MAX];
 	unsigned cpuid_count;
 	struct hv_cpu *cpu[VCPUS_MAX]; /* NULL: on another node */
-	struct hv_loader *loader;      /* node 0 between prepare and connect */
+	struct hv_loader *loader;      /* node 0 only */
 
 	_Atomic uint32_t phase;	   /* futex: enum hv_phase */
 	_Atomic uint32_t peers_up; /* futex */
@@ -222,6 +223,8 @@ struct hv_slice {
 	unsigned virtio_slots;
 
 	/* routing: written by HV_MSG_ADDR and by local vCPUs, read by whoever sends */
+	pthread_mutex_t gate; /* held around every handler of the fabric */
+	bool deaf;	      /* gate: the slice is closing, messages are dropped */
 	pthread_mutex_t addr_lock;
 	struct hv_lapic_addr addr[VCPUS_MAX]; /* addr_lock */
 	_Atomic uint64_t ipis_out, ipis_in, refused;
@@ -269,10 +272,9 @@ void hv_timer_armed(struct hv_slice *s, uint64_t deadline_ns);
 
 /* vcpu.c */
 MUST_CHECK int hv_cpu_open(struct hv_slice *s, unsigned id, struct hv_cpu **out);
-MUST_CHECK int hv_cpu_start(struct hv_cpu *c); /* its thread, parked until RUN */
+/* Its first state, and its thread, parked until RUN.  regs: of the boot processor, else NULL.  The clock is known. */
+MUST_CHECK int hv_cpu_start(struct hv_cpu *c, const struct hv_boot_regs *regs);
 void hv_cpu_close(struct hv_cpu *c);	       /* joins the thread; the slice is ending */
-/* First registers of the boot processor; before RUN. */
-MUST_CHECK int hv_cpu_boot(struct hv_cpu *c, const struct hv_boot_regs *regs);
 void hv_cpu_post(struct hv_cpu *c, const struct hv_msg *ipi); /* HV_MSG_IPI, for this vCPU.  Any thread. */
 void hv_cpu_kick(struct hv_cpu *c);			      /* Any thread. */
 /* Performs what a step of its LAPIC wants.  Its thread. */
@@ -334,7 +336,9 @@ bool hv_virtio_console_up(struct hv_slice *s);
 struct hv_loader {
 	struct hv_bytes kernel, elf, initrd;
 	uint8_t *acpi;
+	size_t acpi_len;
 	char *cmdline;
+	struct hv_boot_input input;
 	struct hv_boot_plan plan;
 };
 MUST_CHECK int hv_loader_open(struct hv_slice *s, struct hv_loader **out, char text[static HV_TEXT_MAX]);

@@ -13,7 +13,7 @@
  */
 #include "hv/slice_priv.h"
 
-#include "base/assert.h"
+#include "base/bytes.h"
 #include "base/clock.h"
 #include "base/log.h"
 
@@ -22,6 +22,7 @@
 #include <linux/futex.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include <x86intrin.h>

@@ -317,38 +317,39 @@ int hv_cpu_open(struct hv_slice *s, unsigned id, struct hv_cpu **out)
 	return 0;
 }
 
-int hv_cpu_boot(struct hv_cpu *c, const struct hv_boot_regs *r)
+static void boot_state(struct hv_cpu_state *st, const struct hv_boot_regs *r)
 {
-	struct hv_cpu_state st = c->reset;
 	const uint16_t code = r->long_mode ? 0xa09b : 0xc09b; /* present, code, accessed; G, L or D */
 
-	st.gpr[HV_RSP] = r->rsp;
-	st.gpr[HV_RAX] = r->rax;
-	st.gpr[HV_RBX] = r->rbx;
-	st.gpr[HV_RSI] = r->rsi;
-	st.gpr[HV_RDX] = 0;
-	st.rip = r->rip;
-	st.rflags = 2;
-	st.cr0 = r->cr0;
-	st.cr3 = r->cr3;
-	st.cr4 = r->cr4;
-	st.efer = r->efer;
+	st->gpr[HV_RSP] = r->rsp;
+	st->gpr[HV_RAX] = r->rax;
+	st->gpr[HV_RBX] = r->rbx;
+	st->gpr[HV_RSI] = r->rsi;
+	st->gpr[HV_RDX] = 0;
+	st->rip = r->rip;
+	st->rflags = 2;
+	st->cr0 = r->cr0;
+	st->cr3 = r->cr3;
+	st->cr4 = r->cr4;
+	st->efer = r->efer;
 	for (unsigned i = 0; i < 6; i++)
-		st.seg[i] = (struct hv_seg){ .limit = 0xffffffff, .sel = r->ds, .attr = 0xc093 };
-	st.seg[HV_CS] = (struct hv_seg){ .limit = 0xffffffff, .sel = r->cs, .attr = code };
-	st.tr = (struct hv_seg){ .limit = 0x67, .attr = 0x8b };
-	st.gdt_base = r->gdt_base;
-	st.gdt_limit = r->gdt_limit;
-	return c->slice->engine->set_state(c->engine_vcpu, &st);
+		st->seg[i] = (struct hv_seg){ .limit = 0xffffffff, .sel = r->ds, .attr = 0xc093 };
+	st->seg[HV_CS] = (struct hv_seg){ .limit = 0xffffffff, .sel = r->cs, .attr = code };
+	st->tr = (struct hv_seg){ .limit = 0x67, .attr = 0x8b };
+	st->gdt_base = r->gdt_base;
+	st->gdt_limit = r->gdt_limit;
 }
 
-int hv_cpu_start(struct hv_cpu *c)
+int hv_cpu_start(struct hv_cpu *c, const struct hv_boot_regs *regs)
 {
+	struct hv_cpu_state st;
 	int err;
 
-	/* The clock is known only now: both states carry it. */
-	c->reset.tsc_offset = c->slice->clock.offset;
-	err = c->slice->engine->set_state(c->engine_vcpu, &c->reset);
+	c->reset.tsc_offset = c->slice->clock.offset; /* known only now; later resets carry it too */
+	st = c->reset;
+	if (regs)
+		boot_state(&st, regs);
+	err = c->slice->engine->set_state(c->engine_vcpu, &st);
 	if (err)
 		return err;
 	err = pthread_create(&c->thread, NULL, cpu_thread, c);

@@ -117,6 +117,11 @@ void ic_wake(struct ic_fabric *f)
 	f->ops->wake(f->priv);
 }
 
+void ic_hush(struct ic_fabric *f, bool on)
+{
+	f->ops->hush(f->priv, on);
+}
+
 void ic_stats(struct ic_fabric *f, struct ic_stats *out)
 {
 	out->msgs_sent = f->count.msgs_sent;

@@ -23,6 +23,7 @@ struct ic_backend {
 	int (*progress)(void *priv, unsigned budget);		       /* one thread at a time */
 	void (*wait)(void *priv, uint64_t timeout_ns);		       /* one thread at a time */
 	void (*wake)(void *priv);				       /* any thread */
+	void (*hush)(void *priv, bool on);			       /* any thread */
 };
 
 struct ic_counters {

@@ -356,13 +356,9 @@ static int pump_all(struct tcp *t, unsigned budget)
 static void on_event(struct tcp *t, struct epoll_event *ev, unsigned budget, unsigned *done)
 {
 	struct tcp_link *l = ev->data.ptr;
-	uint64_t drained;
 
 	if (ev->data.ptr == &t->listen_fd) {
 		tcp_accept(t);
-	} else if (ev->data.ptr == &t->wake_fd) {
-		if (read(t->wake_fd, &drained, sizeof(drained)) < 0)
-			log_debug("tcp: wake errno %d", errno);
 	} else if (l->phase != TCP_OPEN) {
 		tcp_hello_step(t, l);
 	} else if (*done < budget) {
@@ -377,8 +373,10 @@ static int tcp_progress(void *priv, unsigned budget)
 	unsigned done = 0;
 	int n;
 
-	if (++t->polls % SLOW_EVERY && (t->backlog || (!t->slow && t->up_count <= DIRECT_MAX)))
+	if (++t->polls % SLOW_EVERY &&
+	    (t->backlog || (!t->slow && !t->look && t->up_count <= DIRECT_MAX)))
 		return pump_all(t, budget);
+	t->look = false;
 	/* An event names its link by address; a link is freed only by its own event or by timers, after. */
 	n = epoll_wait(t->epoll_fd, ev, EVENTS_MAX, 0);
 	for (int i = 0; i < n; i++)
@@ -402,11 +400,10 @@ static void tcp_wait(void *priv, uint64_t timeout_ns)
 			timeout_ns = TICK_NS;
 		ts.tv_sec = (time_t)(timeout_ns / NS_PER_S);
 		ts.tv_nsec = (long)(timeout_ns % NS_PER_S);
-		if (epoll_pwait2(t->epoll_fd, &ev, 1, &ts, NULL) == 1) {
-			if (ev.data.ptr == &t->listen_fd)
-				t->slow = true; /* the next progress looks at the epoll set */
-			else if (ev.data.ptr == &t->wake_fd &&
-				 read(t->wake_fd, &drained, sizeof(drained)) < 0)
+		if (epoll_pwait2(t->wait_fd, &ev, 1, &ts, NULL) == 1) {
+			if (ev.data.ptr == &t->epoll_fd)
+				t->look = true;
+			else if (read(t->wake_fd, &drained, sizeof(drained)) < 0)
 				log_debug("tcp: wake errno %d", errno);
 		}
 	}
@@ -421,6 +418,16 @@ static void tcp_wake(void *priv)
 	atomic_store(&t->woken, true);
 	if (atomic_load(&t->waiting) && write(t->wake_fd, &one, sizeof(one)) < 0)
 		log_debug("tcp: wake errno %d", errno);
+}
+
+static void tcp_hush(void *priv, bool on)
+{
+	struct tcp *t = priv;
+	struct epoll_event ev = { .events = on ? 0 : EPOLLIN, .data.ptr = &t->epoll_fd };
+
+	/* Taking it back looks at readiness anew, so nothing that came meanwhile is missed. */
+	if (epoll_ctl(t->wait_fd, EPOLL_CTL_MOD, t->epoll_fd, &ev))
+		log_error("tcp: epoll_ctl errno %d", errno);
 }
 
 static int tcp_join(void *priv, node_id peer, const char *address)
@@ -455,6 +462,8 @@ static void tcp_close(void *priv)
 		close(t->listen_fd);
 	if (t->epoll_fd >= 0)
 		close(t->epoll_fd);
+	if (t->wait_fd >= 0)
+		close(t->wait_fd);
 	if (t->wake_fd >= 0)
 		close(t->wake_fd);
 	pthread_mutex_destroy(&t->join_lock);
@@ -486,10 +495,16 @@ static int peers_new(struct tcp *t)
 	return 0;
 }
 
+static int epoll_add(int epoll_fd, int fd, void *name)
+{
+	struct epoll_event ev = { .events = EPOLLIN, .data.ptr = name };
+
+	return epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &ev) ? -errno : 0;
+}
+
 static int tcp_open(struct ic_fabric *f, void **out)
 {
 	struct tcp *t = calloc(1, sizeof(*t));
-	struct epoll_event listen_ev = { .events = EPOLLIN }, wake_ev = { .events = EPOLLIN };
 	int err;
 
 	if (!t)
@@ -498,17 +513,17 @@ static int tcp_open(struct ic_fabric *f, void **out)
 	t->listen_fd = -1;
 	pthread_mutex_init(&t->join_lock, NULL);
 	t->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	t->wait_fd = epoll_create1(EPOLL_CLOEXEC);
 	t->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	err = t->epoll_fd < 0 || t->wake_fd < 0 ? -errno : peers_new(t);
+	err = t->epoll_fd < 0 || t->wait_fd < 0 || t->wake_fd < 0 ? -errno : peers_new(t);
 	if (!err)
 		err = tcp_listen(t, f->cfg.listen);
-	if (!err) {
-		listen_ev.data.ptr = &t->listen_fd;
-		wake_ev.data.ptr = &t->wake_fd;
-		if (epoll_ctl(t->epoll_fd, EPOLL_CTL_ADD, t->listen_fd, &listen_ev) ||
-		    epoll_ctl(t->epoll_fd, EPOLL_CTL_ADD, t->wake_fd, &wake_ev))
-			err = -errno;
-	}
+	if (!err)
+		err = epoll_add(t->epoll_fd, t->listen_fd, &t->listen_fd);
+	if (!err)
+		err = epoll_add(t->wait_fd, t->epoll_fd, &t->epoll_fd);
+	if (!err)
+		err = epoll_add(t->wait_fd, t->wake_fd, &t->wake_fd);
 	if (err) {
 		tcp_close(t);
 		return err;
@@ -540,4 +555,5 @@ const struct ic_backend ic_backend_tcp = {
 	.progress = tcp_progress,
 	.wait = tcp_wait,
 	.wake = tcp_wake,
+	.hush = tcp_hush,
 };

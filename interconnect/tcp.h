@@ -47,7 +47,8 @@ struct tcp_peer {
 
 struct tcp {
 	struct ic_fabric *f;
-	int listen_fd, epoll_fd, wake_fd;
+	int listen_fd, epoll_fd; /* epoll_fd: listener and links, what progress looks at */
+	int wait_fd, wake_fd;	 /* wait_fd: epoll_fd and wake_fd, what wait sleeps on */
 	struct tcp_peer *peers; /* cfg.nodes of them */
 	struct tcp_link *links[TCP_LINKS_MAX];
 	struct tcp_link *up[NODES_MAX];
@@ -57,6 +58,7 @@ struct tcp {
 	_Atomic bool backlog; /* whole frames may wait in some rx */
 	_Atomic bool slow;    /* handshakes or joins are under way: look at timers */
 	_Atomic bool waiting, woken;
+	_Atomic bool look; /* wait saw something in the epoll set */
 	pthread_mutex_t join_lock; /* rank: innermost */
 	_Atomic bool join_asked;
 	struct tcp_asked { /* join_lock */

@@ -84,17 +84,21 @@ static void mine_put(struct step *s, uint32_t page)
 }
 
 /*
- * Nodes that snatch pages from each other must not stay in step, or an instruction that needs several of
- * them never gets all: a spread of up to 7/8 drawn from time, node and page (Fibonacci hashing).
+ * Nodes that snatch pages from each other must not stay in step, or an instruction that needs several of them
+ * never gets all.  The hold is doubled k times, k drawn with odds of 1/2 each, up to the retries so far:
+ * most holds stay short, so queues move, and now and then one lasts long enough to collect the rest.
+ * The draw is a hash of time, node and page (splitmix64's finaliser).
  */
 static uint64_t hold_length(const struct step *s, uint32_t page, uint8_t retry)
 {
 	const struct proto_config *c = &s->p->cfg;
-	uint64_t draw = (s->now_ns ^ (uint64_t)c->self << 56 ^ page) * 0x9e3779b97f4a7c15ull >> 61;
-	uint64_t hold = c->hold_ns << (retry < 20 ? retry : 20);
+	uint64_t z = s->now_ns ^ (uint64_t)c->self << 56 ^ (uint64_t)page << 24;
+	unsigned k;
 
-	hold += hold / 8 * draw;
-	return hold < c->hold_max_ns ? hold : c->hold_max_ns;
+	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+	z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+	k = (unsigned)__builtin_ctzll((z ^ (z >> 31)) | 1ull << (retry < 20 ? retry : 20));
+	return c->hold_ns << k < c->hold_max_ns ? c->hold_ns << k : c->hold_max_ns;
 }
 
 static void hold_set(struct step *s, uint32_t page, uint8_t retry)
@@ -117,7 +121,8 @@ static uint32_t hold_left(const struct step *s, const struct proto_page *pg)
 	uint32_t stamp = pg->busy ? s->p->flight[pg->low].hold : (uint32_t)pg->high << 16 | pg->low;
 	uint32_t left = (stamp - stamp_of(s->now_ns)) & STAMP_MASK;
 
-	return left <= (s->p->cfg.hold_max_ns >> STAMP_SHIFT) + 1 ? left : 0;
+	/* Rounding up adds a unit, and where `now` stands within its own another. */
+	return left <= (s->p->cfg.hold_max_ns >> STAMP_SHIFT) + 2 ? left : 0;
 }
 
 /* --- asking ------------------------------------------------------------------------------------------- */

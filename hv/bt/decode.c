@@ -195,7 +195,7 @@ static void classify_sys(struct tr_insn *in)
 }
 
 /* Control flow and stack; false when it is neither. */
-static bool classify_flow(struct bt_translator *t, struct tr_insn *in)
+static bool classify_flow(struct tr_insn *in)
 {
 	bool far = in->z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;
 
@@ -212,7 +212,7 @@ static bool classify_flow(struct bt_translator *t, struct tr_insn *in)
 	case ZYDIS_MNEMONIC_PUSH: in->cls = TC_PUSH; break;
 	case ZYDIS_MNEMONIC_POP: in->cls = TC_POP; break;
 	case ZYDIS_MNEMONIC_LEAVE:
-		in->cls = (t->mode & BT_MODE_CODE) == BT_MODE_CODE64 ? TC_LEAVE : TC_SYS;
+		in->cls = in->z.operand_width == 64 ? TC_LEAVE : TC_SYS;
 		break;
 	default:
 		if (in->z.meta.category == ZYDIS_CATEGORY_COND_BR && in->z.meta.isa_ext == ZYDIS_ISA_EXT_BASE) {
@@ -371,7 +371,7 @@ void tr_classify(struct bt_translator *t, struct tr_insn *in)
 			in->mem = &in->op[k];
 	if (is_nop(in))
 		in->cls = TC_NOP;
-	else if (!classify_flow(t, in))
+	else if (!classify_flow(in))
 		classify_special(t, in);
 	if (in->cls == TC_PLAIN || in->cls == TC_MASKMOV)
 		in->fpu = uses_fpu(in);

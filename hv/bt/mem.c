@@ -128,7 +128,7 @@ void tr_ea(struct bt_translator *t, const struct tr_insn *in, unsigned dst)
 		e_rr(&t->e, false, 0x0fb7, dst, dst);
 }
 
-static void add_segment(struct bt_translator *t, unsigned seg)
+void tr_add_segment(struct bt_translator *t, unsigned seg)
 {
 	bool flat = t->mode & BT_MODE_FLAT, code64 = (t->mode & BT_MODE_CODE) == BT_MODE_CODE64;
 
@@ -149,7 +149,7 @@ static void add_segment(struct bt_translator *t, unsigned seg)
 void tr_linear(struct bt_translator *t, const struct tr_insn *in)
 {
 	tr_ea(t, in, S0);
-	add_segment(t, (unsigned)zreg(in->mem->mem.segment));
+	tr_add_segment(t, (unsigned)zreg(in->mem->mem.segment));
 }
 
 struct tr_late *tr_late_add(struct bt_translator *t, int kind, uint8_t *from)

@@ -307,13 +307,26 @@ enum bt_next bt_flags_changed(struct bt_cpu *c, uint64_t old);
 void bt_cpuid(const struct bt_cpu *c, uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
 bool bt_cpuid_has(const struct bt_cpu *c, uint32_t leaf, unsigned reg, unsigned bit);
 
+/* Element size of a string or ins/outs mnemonic. */
+unsigned bt_string_size(uint16_t mnemonic);
+/* The guest's TSC, not read before earlier loads are done. */
+static inline uint64_t bt_tsc(const struct bt_cpu *c)
+{
+	uint32_t lo, hi;
+
+	__asm__ volatile("lfence; rdtsc" : "=a"(lo), "=d"(hi) : : "memory");
+	return ((uint64_t)hi << 32 | lo) + c->tsc_offset;
+}
+
 #define SYS_FN(name) enum bt_next name(struct bt_cpu *c, const struct bt_insn *i)
 
 /* seg.c, segops.c */
-SYS_FN(bt_sys_mov); SYS_FN(bt_sys_push); SYS_FN(bt_sys_pop); SYS_FN(bt_sys_lxs);
+SYS_FN(bt_sys_mov); SYS_FN(bt_sys_push); SYS_FN(bt_sys_pop);
+SYS_FN(bt_sys_lds); SYS_FN(bt_sys_les); SYS_FN(bt_sys_lfs); SYS_FN(bt_sys_lgs); SYS_FN(bt_sys_lss);
 SYS_FN(bt_sys_lldt); SYS_FN(bt_sys_ltr); SYS_FN(bt_sys_sldt); SYS_FN(bt_sys_str);
 SYS_FN(bt_sys_lar); SYS_FN(bt_sys_lsl); SYS_FN(bt_sys_verr); SYS_FN(bt_sys_verw); SYS_FN(bt_sys_arpl);
-SYS_FN(bt_sys_fsgsbase); SYS_FN(bt_sys_swapgs);
+SYS_FN(bt_sys_rdfsbase); SYS_FN(bt_sys_rdgsbase); SYS_FN(bt_sys_wrfsbase); SYS_FN(bt_sys_wrgsbase);
+SYS_FN(bt_sys_swapgs);
 /* far.c, syscall.c */
 SYS_FN(bt_sys_far_jmp); SYS_FN(bt_sys_far_call); SYS_FN(bt_sys_far_ret); SYS_FN(bt_sys_iret);
 SYS_FN(bt_sys_int); SYS_FN(bt_sys_int3); SYS_FN(bt_sys_into); SYS_FN(bt_sys_int1);

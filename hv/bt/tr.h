@@ -22,13 +22,14 @@
 #define TR_CODE_SIZE (48u << 20)
 #define TR_BLOCKS (256u << 10)
 #define TR_MARKS (3u << 20)
+#define TR_PAGES (2 * TR_BLOCKS)
 #define TR_BLOCK_INSNS 48
 #define TR_BLOCK_ROOM (64u << 10) /* more than any block's code */
 #define TR_HASH_BITS 16
 #define TR_PAGE_HASH_BITS 12
 
 /* cpu->scratch[] */
-enum { SLOT_FLAGS, SLOT_VALUE, SLOT_ADDR };
+enum { SLOT_FLAGS, SLOT_VALUE, SLOT_ADDR, SLOT_SIZE };
 #define CPU_SCRATCH(i) M_CPU_AT(offsetof(struct bt_cpu, scratch) + 8u * (i))
 #define CPU_GPR(i) M_CPU_AT(offsetof(struct bt_cpu, gpr) + 8u * (i))
 
@@ -48,9 +49,7 @@ enum tr_exit_kind {
 enum tr_class {
 	TC_PLAIN, /* the host's own instruction with another memory operand */
 	TC_NOP,
-	TC_UD,
 	TC_SYS,
-	TC_FPU_TRAP, /* CR0.TS or EM */
 	TC_LEA,
 	TC_MOFFS,
 	TC_JMP,
@@ -116,6 +115,7 @@ struct bt_block {
 	uint8_t *entry_f, *entry_m;	/* with poll */
 	uint8_t *inner_f, *inner_m;	/* without */
 	uint32_t marks, nmarks;
+	uint32_t starts; /* in t->starts: offset of each instruction from rip */
 	struct bt_block *hash_next;
 	struct bt_block *page_next[2];
 	struct tr_exit exits[TR_EXITS];
@@ -149,7 +149,7 @@ struct bt_translator {
 	/* stubs at the start of the buffer */
 	void (*enter)(struct bt_cpu *c, void *code);
 	uint8_t *st_leave, *st_mem, *st_sys, *st_fpu, *st_chain_f, *st_chain_m, *st_kick_f, *st_kick_m;
-	uint8_t *st_indirect, *st_bounce, *st_commit, *st_pause, *st_step;
+	uint8_t *st_indirect, *st_bounce, *st_commit, *st_pause, *st_unwind;
 
 	/* the block under translation */
 	struct bt_block *cur;
@@ -167,17 +167,22 @@ struct bt_translator {
 	uint32_t nblocks;
 	struct tr_mark *marks;
 	uint32_t nmarks;
+	uint8_t *starts;
+	uint32_t nstarts;
 	struct bt_block *hash[1u << TR_HASH_BITS];
 	struct tr_page *pages[1u << TR_PAGE_HASH_BITS];
-	struct bt_block *crossing; /* linked, and longer than their page: chain lives until the next forget */
-	struct bt_block **cross;
+	struct tr_page *page_pool;
+	uint32_t npages;
+	struct bt_block *cross[256]; /* across two pages and chained to: the chains live until the next forget */
 	uint32_t ncross;
+	unsigned slot; /* in vm->cpus */
 	uint8_t generation;
 	uint64_t gen_count; /* forgets, to see that one happened */
 	uint64_t jc_bloom[64]; /* virtual pages that have entries in jc */
 	uint64_t flushes, translated;
 
 	/* run */
+	struct bt_block *running; /* where C last entered */
 	uint64_t shadow_rip;
 	bool write_done; /* the pending MMIO write belongs to an instruction that is complete */
 	struct bt_insn *sysinsn;
@@ -218,13 +223,16 @@ void tr_emit_insn(struct bt_translator *t, struct tr_insn *in);
 void tr_exit_direct(struct bt_translator *t, unsigned slot, uint64_t target);
 /* plain.c */
 void tr_emit_plain(struct bt_translator *t, struct tr_insn *in);
-void tr_emit_plain_with(struct bt_translator *t, struct tr_insn *in, uint8_t rdi_swap);
+void tr_emit_maskmov(struct bt_translator *t, struct tr_insn *in);
+void tr_emit_bitmem(struct bt_translator *t, struct tr_insn *in);
 /* mem.c: flags and memory */
 void tr_flags_save(struct bt_translator *t);	 /* host -> slot, when they are only in host */
 void tr_flags_restore(struct bt_translator *t); /* slot -> host, when they are only there */
 void tr_clobber(struct bt_translator *t, const struct tr_insn *in); /* before destroying host flags */
 /* Effective address into `dst` (host register); may use S1. */
 void tr_ea(struct bt_translator *t, const struct tr_insn *in, unsigned dst);
+/* Adds a segment's base to S0; a known zero costs nothing. */
+void tr_add_segment(struct bt_translator *t, unsigned seg);
 /* Linear address of the memory operand into S0. */
 void tr_linear(struct bt_translator *t, const struct tr_insn *in);
 enum { TR_READ = 1, TR_WRITE = 2, TR_STACK = 4 };
@@ -242,6 +250,7 @@ static inline int zreg(ZydisRegister r) { return ZydisRegisterGetId(r); }
 struct bt_block *tr_lookup(struct bt_translator *t, gpa_t gpa, uint64_t rip, uint32_t mode);
 void tr_insert(struct bt_translator *t, struct bt_block *b);
 void tr_flush(struct bt_translator *t);
+void tr_kill_all(struct bt_translator *t);
 void tr_link(struct bt_translator *t, struct tr_exit *x, struct bt_block *to);
 void tr_jc_add(struct bt_translator *t, struct bt_block *b);
 void tr_salt_update(struct bt_cpu *c);
@@ -251,11 +260,10 @@ struct bt_block *tr_block_at(struct bt_translator *t, const uint8_t *pc);
 bool tr_claim(struct bt_translator *t, gfn_t gfn);
 /* slow.c */
 void *tr_slow_mem(struct bt_cpu *c, gva_t va, uint32_t meta, uint8_t *pc);
-uint64_t tr_slow_sys(struct bt_cpu *c, const struct bt_insn *i);
+uint64_t tr_slow_sys(struct bt_cpu *c, const struct bt_insn *i, bt_sys_fn fn);
 void *tr_slow_bounce(struct bt_cpu *c, gva_t va, uint32_t meta, uint8_t *pc);
 uint64_t tr_slow_commit(struct bt_cpu *c);
 void tr_slow_pause(struct bt_cpu *c);
-void tr_slow_step(struct bt_cpu *c);
 uint64_t tr_flags_from_slot(uint64_t slot);
 uint64_t tr_flags_to_slot(uint64_t rflags);
 /* meta of a memory access: size | access << 10 | insn index << 16 | flags in memory << 24 */

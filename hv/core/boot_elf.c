@@ -97,6 +97,28 @@ bool hv_boot_add_elf(struct hv_boot_work *w, const struct hv_elf *e, gpa_t *end)
 	return any || hv_boot_refuse(w, "ELF file has nothing to load");
 }
 
+/* Some images name a virtual address; the loader wants where that is loaded. */
+bool hv_elf_entry(const struct hv_elf *e, uint64_t *entry)
+{
+	struct hv_elf_segment s;
+	const char *why;
+
+	for (unsigned pass = 0; pass < 2; pass++) {
+		for (unsigned k = 0; k < e->phnum; k++) {
+			uint64_t start;
+
+			if (!hv_elf_segment(e, k, &s, &why) || s.type != HV_ELF_LOAD)
+				continue;
+			start = pass ? s.vaddr : s.paddr;
+			if (e->entry >= start && e->entry - start < s.filesz) {
+				*entry = s.paddr + (e->entry - start);
+				return true;
+			}
+		}
+	}
+	return false;
+}
+
 /* Notes of one segment: three words, name and descriptor, both padded to 4 bytes. */
 static bool find_note(const uint8_t *p, uint64_t len, uint32_t *entry)
 {

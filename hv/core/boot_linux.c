@@ -173,28 +173,6 @@ static gpa_t add_initrd(struct hv_boot_work *w, const struct hv_bzimage *b, gpa_
 	return at;
 }
 
-/* Older kernels name a virtual address; the loader wants where that is loaded. */
-static bool physical_entry(const struct hv_elf *e, uint64_t *entry)
-{
-	struct hv_elf_segment s;
-	const char *why;
-
-	for (unsigned pass = 0; pass < 2; pass++) {
-		for (unsigned k = 0; k < e->phnum; k++) {
-			uint64_t start;
-
-			if (!hv_elf_segment(e, k, &s, &why) || s.type != HV_ELF_LOAD)
-				continue;
-			start = pass ? s.vaddr : s.paddr;
-			if (e->entry >= start && e->entry - start < s.filesz) {
-				*entry = s.paddr + (e->entry - start);
-				return true;
-			}
-		}
-	}
-	return false;
-}
-
 static void set_registers(struct hv_boot_work *w, gpa_t zero_page, uint64_t entry)
 {
 	struct hv_boot_regs *r = &w->plan->regs;
@@ -219,7 +197,7 @@ bool hv_boot_make_linux(struct hv_boot_work *w)
 
 	if (!hv_bzimage_parse(in->image.p, in->image.len, &b, &why) || !hv_elf_open(in->elf, &elf, &why))
 		return hv_boot_refuse(w, why);
-	if (!elf.is64 || !physical_entry(&elf, &entry))
+	if (!elf.is64 || !hv_elf_entry(&elf, &entry))
 		return hv_boot_refuse(w, "unpacked kernel has no 64-bit entry");
 	if (strlen(in->cmdline) > b.cmdline_max)
 		return hv_boot_refuse(w, "command line is longer than this kernel takes");

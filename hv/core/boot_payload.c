@@ -149,6 +149,7 @@ static bool load_by_addresses(struct hv_boot_work *w, uint32_t header, gpa_t *en
 static bool load_multiboot(struct hv_boot_work *w, gpa_t *end, uint32_t *entry)
 {
 	uint32_t header, flags;
+	uint64_t physical;
 	struct hv_elf elf;
 	const char *why;
 
@@ -161,9 +162,9 @@ static bool load_multiboot(struct hv_boot_work *w, gpa_t *end, uint32_t *entry)
 		return load_by_addresses(w, header, end, entry);
 	if (!hv_elf_open(w->in->image, &elf, &why))
 		return hv_boot_refuse(w, why);
-	if (elf.entry >= BELOW_4G)
-		return hv_boot_refuse(w, "ELF entry is not a 32-bit address");
-	*entry = (uint32_t)elf.entry;
+	if (!hv_elf_entry(&elf, &physical) || physical >= BELOW_4G)
+		return hv_boot_refuse(w, "ELF entry is not in a loaded segment below 4 GiB");
+	*entry = (uint32_t)physical;
 	return hv_boot_add_elf(w, &elf, end);
 }
 
@@ -202,7 +203,7 @@ static gpa_t put_multiboot_info(struct hv_boot_work *w, gpa_t cmdline, const gpa
 bool hv_boot_make_multiboot(struct hv_boot_work *w)
 {
 	gpa_t at[HV_BOOT_MODULES_MAX], cmdlines[HV_BOOT_MODULES_MAX], end, cmdline, info;
-	uint32_t entry;
+	uint32_t entry = 0;
 
 	if (!load_multiboot(w, &end, &entry) || !add_modules(w, end, at, cmdlines))
 		return false;

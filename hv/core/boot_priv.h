@@ -72,6 +72,8 @@ bool hv_elf_open(struct hv_boot_bytes file, struct hv_elf *out, const char **why
 bool hv_elf_segment(const struct hv_elf *e, unsigned k, struct hv_elf_segment *out, const char **why);
 /* Adds the load segments to the plan; *end: first byte behind the highest. */
 bool hv_boot_add_elf(struct hv_boot_work *w, const struct hv_elf *e, gpa_t *end);
+/* Physical address of the entry; false: not within a load segment. */
+bool hv_elf_entry(const struct hv_elf *e, uint64_t *entry);
 /* Physical address of the PVH entry, from the note; false: no such note. */
 bool hv_elf_pvh_entry(const struct hv_elf *e, uint32_t *entry);
 

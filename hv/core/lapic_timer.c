@@ -42,11 +42,11 @@ static void arm(struct hv_lapic *l, uint64_t deadline, struct hv_lapic_effects *
 
 uint32_t hv_lapic_timer_count(const struct hv_lapic *l, uint64_t tsc)
 {
-	uint64_t ticks;
+	uint64_t since = tsc - l->timer_start, ticks; /* timer_start may lie before TSC 0 */
 
 	if (!l->timer_initial || mode(l) > MODE_PERIODIC)
 		return 0;
-	ticks = tsc > l->timer_start ? (tsc - l->timer_start) / divisor(l) : 0;
+	ticks = (int64_t)since > 0 ? since / divisor(l) : 0;
 	if (mode(l) == MODE_PERIODIC)
 		return l->timer_initial - (uint32_t)(ticks % l->timer_initial);
 	return ticks >= l->timer_initial ? 0 : l->timer_initial - (uint32_t)ticks;

@@ -5,7 +5,7 @@
  * What      Discovery, features, status, queue set-up, notifications, interrupt status, configuration bytes.  The
  *           device behind it gets effects; it reports through hv_virtio_mmio_interrupt.
  * Threads   One at a time per struct; the caller guards it.
- * Limits    HV_VIRTIO_QUEUES queues, HV_VIRTIO_CONFIG bytes of configuration; VERSION_1 devices only.
+ * Limits    HV_VIRTIO_QUEUES queues, HV_VIRTIO_CONFIG bytes of configuration (read-only to the driver); VERSION_1 only.
  * Spec      VIRTIO 1.2, 4.2.2 (registers), 2.1 (status), 3.1 (initialization).
  */
 #ifndef HV_CORE_VIRTIO_MMIO_H
@@ -44,7 +44,6 @@ struct hv_virtio_effects {
 	bool irq;	 /* pulse the device's GSI */
 	bool started;	 /* DRIVER_OK just set */
 	bool reset;	 /* forget everything in flight; queues are already clear */
-	bool config_written;
 };
 
 /* What a device type is: a const table entry per type (hv_virtio_blk_type, ...). */

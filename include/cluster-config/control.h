@@ -190,11 +190,13 @@ MUST_CHECK bool cc_msg_decode(const uint8_t *body, size_t len, struct cc_msg *ou
 void cc_msg_clear(struct cc_msg *msg);
 
 /* --- the slice's end ---------------------------------------------------------------------------------
- * A thread of its own reads the channel and answers PING, so a slice may be busy for as long as it likes. */
+ * A thread of its own reads the channel and answers PING, so a slice may be busy for as long as it likes.  64 messages
+ * wait for cc_chan_recv; then the thread stops reading, and a slice that takes none for dead_after counts as
+ * dead.  So take CONSOLE at once: hold what the guest does not want yet in a bounded buffer and drop the rest. */
 struct cc_chan;
 /* Takes over `fd`. */
 MUST_CHECK int cc_chan_open(int fd, struct cc_chan **out);
-/* Any thread.  Blocks while the agent does not read (up to dead_after).  -EPIPE: the agent is gone. */
+/* Any thread.  Blocks while the agent does not read.  -EPIPE: the agent is gone. */
 MUST_CHECK int cc_chan_send(struct cc_chan *c, const struct cc_msg *msg);
 /* Next message; cc_msg_clear it.  -ETIMEDOUT; -EPIPE: the agent is gone, or spoke garbage.  timeout_ns ~0: for ever. */
 MUST_CHECK int cc_chan_recv(struct cc_chan *c, struct cc_msg *out, uint64_t timeout_ns);

@@ -13,6 +13,7 @@
 #include "base/err.h"
 #include "base/types.h"
 #include "cluster-config/control.h"
+#include "interconnect/fabric.h"
 
 #include <stdio.h>
 

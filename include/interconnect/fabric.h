@@ -75,6 +75,11 @@ int ic_progress(struct ic_fabric *f, unsigned budget);
 /* Blocks until there is something to progress, ic_wake, or the timeout.  One thread at a time. */
 void ic_wait(struct ic_fabric *f, uint64_t timeout_ns);
 void ic_wake(struct ic_fabric *f);
+/*
+ * While hushed, what arrives does not end ic_wait: for a thread that polls ic_progress itself, so that the one in
+ * ic_wait is not woken for nothing.  Whoever hushes says false again soon.  Any thread; ic_wake still works.
+ */
+void ic_hush(struct ic_fabric *f, bool on);
 void ic_stats(struct ic_fabric *f, struct ic_stats *out);
 /* Closes all links at once; no handler runs after it returns.  No thread may be inside any call. */
 void ic_close(struct ic_fabric *f);

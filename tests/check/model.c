@@ -117,6 +117,8 @@ static void charge(struct model *w, unsigned from, const struct proto_effect *fx
 	case PROTO_ACK:
 		payer = fx->to;
 		break;
+	case PROTO_DONE:
+		return; /* charged when mapped */
 	}
 	w->cell[payer][m->page].cost++;
 	w->cell[payer][m->page].invs += m->kind == PROTO_ACK;
@@ -161,12 +163,12 @@ static void map(struct model *w, unsigned n, const struct proto_effect *fx)
 	c->mapped = fx->right;
 }
 
-/* Node n's own request is complete when its thread is woken after a MAP. */
+/* The request that this MAP answers is complete, but for its DONE: that is the one that is added here. */
 static void settle_cost(struct model *w, unsigned n, unsigned page)
 {
 	struct model_cell *c = &w->cell[n][page];
 
-	if (c->cost > 4 + 2 * c->invs || c->invs >= w->cfg.nodes)
+	if (c->cost + 1 > 4 + 2 * c->invs || c->invs >= w->cfg.nodes)
 		broken(w, "I9: a grant costs too many messages");
 	c->cost = c->invs = 0;
 }
@@ -189,6 +191,7 @@ static void perform(struct model *w, unsigned n, const struct proto_effect *fx, 
 		break;
 	case PROTO_FX_MAP:
 		map(w, n, fx);
+		settle_cost(w, n, fx->page);
 		break;
 	case PROTO_FX_UNMAP:
 		if (c->unmapping)
@@ -405,30 +408,6 @@ static void event_of(struct model *w, struct move m, struct proto_event *ev, boo
 	}
 }
 
-/* A MAP and its DONE are one request; only then its cost is known. */
-static void settle_costs(struct model *w, unsigned n, const struct proto_effects *fx)
-{
-	bool mapped[MODEL_PAGES] = { false };
-
-	for (unsigned i = 0; i < fx->count; i++) {
-		const struct proto_effect *e = &fx->fx[i];
-
-		if (e->kind == PROTO_FX_SEND && mapped[e->page] &&
-		    (e->msg.kind == PROTO_REQ_READ || e->msg.kind == PROTO_REQ_WRITE)) {
-			/* The next request follows at once: it is not part of this one. */
-			w->cell[n][e->page].cost--;
-			settle_cost(w, n, e->page);
-			w->cell[n][e->page].cost = 1;
-			mapped[e->page] = false;
-		}
-		if (e->kind == PROTO_FX_MAP)
-			mapped[e->page] = true;
-	}
-	for (unsigned p = 0; p < w->cfg.pages; p++)
-		if (mapped[p])
-			settle_cost(w, n, p);
-}
-
 void model_move(struct model *w, struct move m, struct proto_effects *out)
 {
 	struct queue_shot before[MODEL_PAGES], after;
@@ -445,7 +424,6 @@ void model_move(struct model *w, struct move m, struct proto_effects *out)
 		perform(w, m.node, &out->fx[i], fresh, asked ? &asked : NULL);
 		write_all(w);
 	}
-	settle_costs(w, m.node, out);
 	for (unsigned p = 0; p < w->cfg.pages; p++) {
 		check_page(w, p);
 		queue_shoot(w, p, &after);

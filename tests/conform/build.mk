@@ -1,2 +1,12 @@
-# Suites that several backends or mappings must pass.
+# Suites that every backend, or every mapping, must pass.  In check: a few seconds of each.
+$(call test_prog,tests/conform/fabric_conform,tests/conform/fabric_conform.c tests/conform/fabric_raw_tcp.c)
 $(call test_prog,tests/conform/dsm_nodes,tests/conform/dsm_nodes.c)
+
+.PHONY: conform conform-long
+conform: $(B)/tests/conform/fabric_conform $(B)/tests/conform/dsm_nodes
+	$(Q)tests/conform/run.sh short $^
+conform-long: $(B)/tests/conform/fabric_conform $(B)/tests/conform/dsm_nodes
+	$(Q)tests/conform/run.sh long $^
+
+CHECK_TARGETS += conform
+TEST_TARGETS += conform-long

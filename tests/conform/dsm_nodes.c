@@ -2,7 +2,8 @@
 /*
  * tests/conform/dsm_nodes.c - several nodes as processes, native threads on their shared memory.
  *
- * What      usage: dsm_nodes tlb|uffd BACKEND NODES THREADS OPERATIONS SEED
+ * What      usage: dsm_nodes tlb|uffd BACKEND NODES THREADS OPERATIONS SEED [THINK_NS], or probe-uffd
+ *           THINK_NS: what each thread computes between two operations, as a vCPU would.
  *           Every thread of every node does random reads, writes and atomic additions on few pages that all
  *           share.  Checked while it runs: a word that only one thread writes has, for that thread, always
  *           its last value and for the others never goes back; data written before a flag is seen by who
@@ -50,7 +51,7 @@ static struct dsm *dsm; /* of this process */
 static struct ic_fabric *fabric;
 static bool tlb;
 static unsigned nodes, threads, operations;
-static uint64_t seed;
+static uint64_t seed, think_ns;
 static node_id self;
 static _Atomic unsigned ups, downs;
 
@@ -167,6 +168,15 @@ static void other_read(struct user *u, unsigned page, unsigned who)
 	u->seen[page][who] = data;
 }
 
+static void think(struct user *u)
+{
+	uint64_t until = clock_now_ns() + think_ns;
+
+	while (clock_now_ns() < until)
+		if (tlb && atomic_exchange(&u->kick, 0))
+			dsm_reader_poll(u->reader, on_drop, u);
+}
+
 static void *user_run(void *arg)
 {
 	struct user *u = arg;
@@ -178,8 +188,14 @@ static void *user_run(void *arg)
 		dsm_reader_enter(u->reader, on_drop, u);
 	}
 	for (unsigned i = 0; i < operations; i++) {
-		uint64_t r = rng_next(&u->rng);
-		unsigned page = (unsigned)(r >> 8) % PAGES, counter = (unsigned)(r >> 8) % COUNTERS;
+		uint64_t r;
+		unsigned page, counter;
+
+		if (think_ns)
+			think(u);
+		r = rng_next(&u->rng);
+		page = (unsigned)(r >> 8) % PAGES;
+		counter = (unsigned)(r >> 8) % COUNTERS;
 
 		switch (r % 4) {
 		case 0:
@@ -312,6 +328,20 @@ static void report(const char *mapping, const char *backend, uint64_t ns)
 	       (double)p99 / 1000.0, (double)ns / 1e9, ctl->failed);
 }
 
+/* 0 when this host can run the uffd mapping. */
+static int probe_uffd(void)
+{
+	struct dsm_range range = { 0, 4, 0 };
+	struct dsm_config cfg = { .nodes = 1, .ranges = &range, .ranges_count = 1, .mapping = DSM_MAP_UFFD };
+
+	if (dsm_open(&cfg, &dsm))
+		return 1;
+	*(volatile uint8_t *)dsm_view(dsm) = 1;
+	dsm_stop(dsm);
+	dsm_close(dsm);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	struct sigaction sa = { .sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO | SA_NODEFER };
@@ -319,8 +349,11 @@ int main(int argc, char **argv)
 	bool ok = true;
 	int status;
 
-	if (argc != 7) {
-		fprintf(stderr, "usage: %s tlb|uffd BACKEND NODES THREADS OPERATIONS SEED\n", argv[0]);
+	sigaction(SIGBUS, &sa, NULL);
+	if (argc == 2 && !strcmp(argv[1], "probe-uffd"))
+		return probe_uffd();
+	if (argc != 7 && argc != 8) {
+		fprintf(stderr, "usage: %s tlb|uffd BACKEND NODES THREADS OPERATIONS SEED [THINK_NS]\n", argv[0]);
 		return 2;
 	}
 	tlb = !strcmp(argv[1], "tlb");
@@ -328,10 +361,10 @@ int main(int argc, char **argv)
 	threads = (unsigned)atoi(argv[4]);
 	operations = (unsigned)atoi(argv[5]);
 	seed = strtoull(argv[6], NULL, 0);
+	think_ns = argc > 7 ? strtoull(argv[7], NULL, 0) : 0;
 	ASSERT(nodes >= 1 && nodes <= NODES && threads >= 1 && threads <= THREADS);
 	ctl = mmap(NULL, sizeof(*ctl), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT(ctl != MAP_FAILED);
-	sigaction(SIGBUS, &sa, NULL);
 	for (unsigned i = 0; i < nodes; i++)
 		if (!fork()) {
 			char name[16];

@@ -5,8 +5,9 @@
 
 PAYLOAD_OUT := build/payloads
 PAYLOAD_NAMES := $(patsubst tests/payloads/%.c,%,$(wildcard tests/payloads/*.c))
-PAYLOAD_RT := $(patsubst %,$(PAYLOAD_OUT)/rt/%.o,boot.S rt.c acpi.c cpus.c)
-PAYLOAD_CFLAGS := -std=gnu11 -O2 -g $(WARN) -m64 -ffreestanding -fno-pic -fno-stack-protector -mno-red-zone \
+PAYLOAD_RT_OBJS := $(patsubst %,$(PAYLOAD_OUT)/rt/%.o,boot.S modes.S rt.c acpi.c cpus.c)
+PAYLOAD_RT := $(PAYLOAD_OUT)/rt/rt.a
+PAYLOAD_CFLAGS := -std=gnu11 -O2 -g $(WARN) -m64 -ffreestanding -Wno-unused-parameter -fno-strict-aliasing -fno-pic -fno-stack-protector -mno-red-zone \
 	-mgeneral-regs-only -mcx16 -fno-asynchronous-unwind-tables -fno-tree-loop-distribute-patterns \
 	-fcf-protection=none -Itests/payloads
 PAYLOAD_LINK = $(CC) -m64 -nostdlib -static -no-pie -Wl,--build-id=none -Wl,-z,noexecstack \
@@ -21,12 +22,16 @@ $(PAYLOAD_OUT)/%.c.o: tests/payloads/%.c tests/payloads/rt/rt.h tests/payloads/r
 	$(if $(Q),@echo "  CC    $< (guest)")
 	$(Q)$(CC) $(PAYLOAD_CFLAGS) -c $< -o $@
 
-$(PAYLOAD_OUT)/%.pvh: $(PAYLOAD_OUT)/rt/pvh.S.o $(PAYLOAD_RT) $(PAYLOAD_OUT)/%.c.o tests/payloads/payload.ld
-	$(Q)$(PAYLOAD_LINK) -o $@ $(filter %.o,$^)
+# An archive: a payload gets only what it uses.
+$(PAYLOAD_RT): $(PAYLOAD_RT_OBJS)
+	$(Q)rm -f $@ && ar rcs $@ $^
+
+$(PAYLOAD_OUT)/%.pvh: $(PAYLOAD_OUT)/rt/pvh.S.o $(PAYLOAD_OUT)/%.c.o $(PAYLOAD_RT) tests/payloads/payload.ld
+	$(Q)$(PAYLOAD_LINK) -o $@ $(filter %.o %.a,$^)
 
 # Multiboot loaders want ELF32, also around 64-bit code.
-$(PAYLOAD_OUT)/%.elf: $(PAYLOAD_OUT)/rt/mb.S.o $(PAYLOAD_RT) $(PAYLOAD_OUT)/%.c.o tests/payloads/payload.ld
-	$(Q)$(PAYLOAD_LINK) -o $@.64 $(filter %.o,$^)
+$(PAYLOAD_OUT)/%.elf: $(PAYLOAD_OUT)/rt/mb.S.o $(PAYLOAD_OUT)/%.c.o $(PAYLOAD_RT) tests/payloads/payload.ld
+	$(Q)$(PAYLOAD_LINK) -o $@.64 $(filter %.o %.a,$^)
 	$(Q)objcopy -I elf64-x86-64 -O elf32-i386 --strip-debug $@.64 $@
 
 PAYLOADS := $(foreach p,$(PAYLOAD_NAMES),$(PAYLOAD_OUT)/$(p).elf $(PAYLOAD_OUT)/$(p).pvh)

@@ -64,7 +64,7 @@ ap_start:
 	ljmpl $SEL_CODE32, $ap32
 	.balign 4
 ap_gdt_pointer:
-	.word gdt_end - gdt - 1
+	.word GDT_BYTES - 1
 	.long gdt
 ap_end:
 
@@ -148,7 +148,7 @@ trap_common:
 /* --- tables -------------------------------------------------------------------------------------- */
 	.data
 	.balign 16
-	.global gdt, gdt_end, gdt_pointer
+	.global gdt, gdt_pointer
 gdt:
 	.quad 0
 	.quad 0x00af9b000000ffff /* SEL_CODE64 */
@@ -161,11 +161,10 @@ gdt:
 	.quad 0x00affb000000ffff /* SEL_USER64 */
 	.quad 0			 /* SEL_FREE: for payloads */
 	.fill 2 * CPUS_MAX, 8, 0 /* SEL_TSS: one 16-byte TSS descriptor a processor */
-gdt_end:
 	.balign 4
 	.word 0
 gdt_pointer:
-	.word gdt_end - gdt - 1
+	.word GDT_BYTES - 1
 	.quad gdt
 
 	.balign 4096

@@ -8,6 +8,8 @@
 #define STACK_SIZE (1 << STACK_SHIFT)
 #define AP_BASE 0x8000 /* real-mode start page of other processors; SIPI vector is this >> 12 */
 
+#define REAL_BASE 0x7000 /* page for real-mode tests */
+
 #define SEL_CODE64 0x08
 #define SEL_DATA 0x10
 #define SEL_CODE32 0x18
@@ -17,6 +19,7 @@
 #define SEL_USER_DATA 0x38
 #define SEL_USER64 0x40
 #define SEL_FREE 0x48
-#define SEL_TSS 0x50
+#define SEL_TSS 0x50 /* 16 bytes for each processor */
+#define GDT_BYTES (SEL_TSS + 16 * CPUS_MAX)
 
 #endif

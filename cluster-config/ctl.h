@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cluster-config/ctl.h - one VM over its nodes, as `unum` controls it.
+ *
+ * What      Joins the agents, starts the VM in two phases, carries its console, finds out why it ended, gathers the
+ *           statistics.  One connection per node.
+ *
+ *             JOIN -> PREPARE -> CONNECT -> RUN -> STOP -> OVER
+ *
+ * Threads   The loop's.
+ */
+#ifndef CC_CTL_H
+#define CC_CTL_H
+
+#include "cluster-config/core/verdict.h"
+#include "cluster-config/loop.h"
+#include "cluster-config/tls.h"
+
+enum cc_ctl_phase { CC_CTL_JOIN, CC_CTL_PREPARE, CC_CTL_CONNECT, CC_CTL_RUN, CC_CTL_STOP, CC_CTL_OVER };
+
+/* How it all went, once the phase is OVER. */
+enum cc_ctl_result {
+	CC_CTL_ENDED,	     /* it ran: the verdict says how it ended */
+	CC_CTL_NOT_JOINED,   /* an agent could not be reached or would not talk to us; nothing was started */
+	CC_CTL_NOT_STARTED,  /* a slice could not start */
+};
+
+#define CC_CTL_TICK_MS 50
+
+struct cc_ctl_ops {
+	void (*on_console)(void *arg, const uint8_t *data, size_t len);
+	/* One line for a human. node: its name, or "" */
+	void (*on_progress)(void *arg, const char *node, const char *text);
+	/* A line about what is wrong at a node; mark: its place in the topology file. */
+	void (*on_trouble)(void *arg, const struct cc_node *node, const char *text);
+	void (*on_run)(void *arg); /* the guest runs from now on */
+};
+
+struct cc_ctl;
+
+/* All borrowed until cc_ctl_close. */
+MUST_CHECK int cc_ctl_open(struct cc_loop *loop, const struct cc_topology *t, const struct cc_vm *vm,
+			   struct cc_tls *tls, const struct cc_ctl_ops *ops, void *arg, struct cc_ctl **out);
+/* At least every CC_CTL_TICK_MS. */
+void cc_ctl_tick(struct cc_ctl *c);
+/* Ends the VM, or the start of it, because the user wants so. */
+void cc_ctl_stop(struct cc_ctl *c);
+/* To the guest; before RUN it is dropped. */
+void cc_ctl_console(struct cc_ctl *c, const uint8_t *data, size_t len);
+/* So much console input waits that no more should be read from the terminal for a while. */
+bool cc_ctl_console_busy(const struct cc_ctl *c);
+/* Stops or goes on taking console output. */
+void cc_ctl_console_pause(struct cc_ctl *c, bool pause);
+
+enum cc_ctl_phase cc_ctl_phase(const struct cc_ctl *c);
+enum cc_ctl_result cc_ctl_result(const struct cc_ctl *c);
+const struct cc_verdict *cc_ctl_verdict(const struct cc_ctl *c);
+/* Statistics of node i of the VM, NULL: it did not tell any. */
+const struct cc_stats *cc_ctl_stats(const struct cc_ctl *c, unsigned i);
+void cc_ctl_close(struct cc_ctl *c);
+
+#endif

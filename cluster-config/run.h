@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cluster-config/run.h - `unum run`: one VM from start to end on this terminal.
+ *
+ * Threads   The main thread; SIGINT, SIGTERM and SIGHUP are taken meanwhile.
+ */
+#ifndef CC_RUN_H
+#define CC_RUN_H
+
+#include "cluster-config/tls.h"
+
+/* Exit statuses of unum; a promise. */
+enum cc_exit {
+	CC_EXIT_OK = 0,		 /* the guest switched itself off */
+	CC_EXIT_INTERNAL = 1,	 /* unum or a slice gave up */
+	CC_EXIT_USAGE = 2,	 /* bad file or usage, a node that cannot be reached: nothing was started */
+	CC_EXIT_CRASH = 3,	 /* the guest crashed */
+	CC_EXIT_LOST = 4,	 /* a node was lost */
+	CC_EXIT_NOT_STARTED = 5, /* a slice could not start */
+	CC_EXIT_LEFT = 130,	 /* Ctrl-], Ctrl-C or a signal */
+};
+
+struct cc_run_options {
+	struct cc_topology *t; /* ports of agents started here are written back */
+	const struct cc_vm *vm;
+	struct cc_key key;
+	bool start_agents;
+	const char *slice_path; /* for agents started here; NULL: beside unum */
+	bool stats, quiet;
+	const char *stats_json; /* NULL: none */
+};
+
+/* Exit status. */
+int cc_run(const struct cc_run_options *o);
+
+#endif

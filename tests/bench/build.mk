@@ -1,0 +1,7 @@
+# Benches; `make bench` runs them (the lead adds the guest's).
+$(call test_prog,tests/bench/dsm_bench,tests/bench/dsm_bench.c tests/bench/bench_floor.c)
+
+.PHONY: bench-dsm
+bench-dsm: $(B)/tests/bench/dsm_bench
+	$(Q)$<
+bench: bench-dsm

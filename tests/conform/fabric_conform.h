@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tests/conform/fabric_conform.h - the ends of fabrics under test and how the cases pump them. */
+#ifndef TESTS_CONFORM_FABRIC_CONFORM_H
+#define TESTS_CONFORM_FABRIC_CONFORM_H
+
+#include "base/clock.h"
+#include "interconnect/fabric.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+struct end {
+	struct ic_fabric *f;
+	node_id self;
+	char address[IC_ADDR_MAX];
+	unsigned ups, downs;
+	bool is_up[NODES_MAX];
+	uint32_t sent[NODES_MAX], got[NODES_MAX];
+	/* When set, gets the messages instead of the check of the numbered ones. */
+	void (*raw)(struct end *e, node_id from, const struct ic_msg *msg);
+};
+
+#define CHECK(cond)                                                                                  \
+	do {                                                                                         \
+		if (!(cond)) {                                                                       \
+			fprintf(stderr, "%s:%d: %s does not hold\n", __FILE__, __LINE__, #cond);     \
+			exit(1);                                                                     \
+		}                                                                                    \
+	} while (0)
+
+/* Pumps until cond holds; that it takes longer than `ns` fails the test. */
+#define PUMP_FOR(e, count, cond, ns)                                                                 \
+	do {                                                                                         \
+		uint64_t until_ = clock_now_ns() + (ns);                                             \
+		do {                                                                                 \
+			pump_once(e, count);                                                         \
+			CHECK(clock_now_ns() < until_);                                              \
+		} while (!(cond));                                                                   \
+	} while (0)
+
+extern const char *backend_name;
+void end_open(struct end *e, node_id self, unsigned nodes, uint8_t key, uint64_t vm);
+void ends_open(struct end *e, unsigned count); /* and joins them all */
+void ends_join(struct end *e, unsigned count);
+void ends_close(struct end *e, unsigned count);
+bool pump_once(struct end *e, unsigned count);
+int send_next(struct end *e, node_id to);
+
+/* fabric_raw_tcp.c */
+void tcp_garbage_handshakes(void);
+void tcp_another_version(void);
+void tcp_garbage_frames(void);
+void tcp_silent_strangers(void);
+
+#endif

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * timer.c - local timers of all processors: none early, none lost, none doubled, none after it was switched off.
+ *
+ * What      TSC-deadline where CPUID has it, else the one-shot count (which then can only be checked for arrival).
+ * Options   rounds=N timers of each processor.
+ */
+#include "rt/rt.h"
+
+const char payload_name[] = "timer";
+
+#define VECTOR_TIMER 0x60
+#define LVT_DEADLINE (2u << 17)
+#define LVT_MASKED (1u << 16)
+#define MSR_TSC_DEADLINE 0x6e0
+
+static struct {
+	uint32_t ticks;
+	uint64_t at;
+} timer[CPUS_MAX];
+static bool deadline;
+static unsigned rounds;
+
+static void on_timer(struct trap_frame *f)
+{
+	unsigned cpu = cpu_id();
+
+	(void)f;
+	timer[cpu].at = rdtsc();
+	add(&timer[cpu].ticks, 1);
+	apic_eoi();
+}
+
+static void arm(uint64_t cycles)
+{
+	if (deadline)
+		wrmsr(MSR_TSC_DEADLINE, rdtsc() + cycles);
+	else
+		apic_write(APIC_TIMER_INIT, (uint32_t)(cycles / 4) + 1);
+}
+
+static void disarm(void)
+{
+	if (deadline)
+		wrmsr(MSR_TSC_DEADLINE, 0);
+	else
+		apic_write(APIC_TIMER_INIT, 0);
+}
+
+/* Sleeps in hlt until a tick: only the timer wakes this processor. */
+static void sleep_until_tick(unsigned cpu, uint32_t ticks)
+{
+	irq_off();
+	while (load(&timer[cpu].ticks) < ticks)
+		__asm__ volatile("sti; hlt; cli" : : : "memory");
+	irq_on();
+}
+
+static void timers(unsigned cpu)
+{
+	apic_write(APIC_TIMER_DIV, 0xb); /* by 1 */
+	apic_write(APIC_LVT_TIMER, (deadline ? LVT_DEADLINE : 0) | VECTOR_TIMER);
+	__asm__ volatile("mfence" : : : "memory"); /* SDM vol 3, 11.5.4.1: LVT before the deadline */
+	for (unsigned i = 0; i < rounds; i++) {
+		uint64_t cycles = 20000ull << i % 8, start = rdtsc();
+
+		arm(cycles);
+		sleep_until_tick(cpu, i + 1);
+		CHECK(load(&timer[cpu].ticks) == i + 1, "cpu %u: %u ticks of %u timers", cpu, timer[cpu].ticks, i + 1);
+		CHECK(!deadline || timer[cpu].at >= start + cycles, "cpu %u: a timer came %lu cycles early", cpu,
+		      start + cycles - timer[cpu].at);
+	}
+	if (deadline) {
+		wrmsr(MSR_TSC_DEADLINE, 1); /* long past */
+		sleep_until_tick(cpu, rounds + 1);
+		CHECK(rdmsr(MSR_TSC_DEADLINE) == 0, "a deadline that has passed still reads %lx",
+		      rdmsr(MSR_TSC_DEADLINE));
+	}
+	arm(3000000);
+	disarm();
+	for (uint64_t until = rdtsc() + 6000000; rdtsc() < until;)
+		pause();
+	CHECK(load(&timer[cpu].ticks) == rounds + deadline, "cpu %u: a timer that was switched off ticks", cpu);
+	apic_write(APIC_LVT_TIMER, LVT_MASKED | VECTOR_TIMER);
+}
+
+void payload_main(void)
+{
+	uint32_t r[4];
+
+	rounds = (unsigned)option("rounds", 24);
+	cpuid(1, 0, r);
+	deadline = r[2] >> 24 & 1;
+	trap_set(VECTOR_TIMER, on_timer);
+	cpus_start();
+	cpus_run(timers);
+	print("timer: %s on %u processors: ok\n", deadline ? "tsc deadline" : "one shot", platform.cpus);
+}

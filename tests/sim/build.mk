@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# tests/sim/build.mk - `make sim [SEEDS=200]`: seeded runs of the protocol core, every read checked.
+
+SEEDS ?= 200
+$(call test_prog,tests/sim/sim,tests/sim/sim_main.c tests/sim/sim.c,)
+
+.PHONY: sim
+sim: $(B)/tests/sim/sim
+	$(Q)$< --seeds $(SEEDS)
+
+CHECK_TARGETS += sim

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# Agents and command line as processes, with a test double for the slice: quick ones in `make check`, the
+# twenty-times-over ones in `make test`.
+
+$(call test_prog,tests/system/cluster/fake_slice,tests/system/cluster/fake_slice.c,)
+$(call test_prog,tests/system/cluster/rogue,tests/system/cluster/rogue.c,)
+
+CLUSTER_TEST_PROGS := $(B)/bin/unum $(B)/bin/unumd $(B)/tests/system/cluster/fake_slice \
+	$(B)/tests/system/cluster/rogue
+
+.PHONY: check-cluster test-cluster
+check-cluster: $(CLUSTER_TEST_PROGS)
+	$(Q)timeout 120 python3 tests/system/cluster/test_cluster.py $(B)
+test-cluster: $(CLUSTER_TEST_PROGS)
+	$(Q)timeout 600 python3 tests/system/cluster/test_kill.py $(B)
+
+CHECK_TARGETS += check-cluster
+TEST_TARGETS += test-cluster

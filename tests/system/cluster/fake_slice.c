@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * tests/system/cluster/fake_slice.c - TEST DOUBLE of unum-slice: no guest, no memory, only the control protocol.
+ *
+ * What      Lets the tests of agents and command line run without a monitor.  Speaks the real protocol, joins its peers by
+ *           plain TCP (so that a lost peer is noticed as a fabric would notice it), holds a memfd like a guest's RAM.
+ *           The VM's command line says what it does:
+ *             fake=poweroff | crash | error | die | exit   at once after RUN, on the boot node
+ *             fake=fail                                     FAILED instead of PREPARED, on the last node
+ *             fake=hang                                     never PREPARED
+ *             fake=flood                                    1 MiB of console, then poweroff
+ *           and the console echoes lines, "poweroff" ends the guest.
+ * Threads   main, and the reader of cc_chan.
+ */
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "cluster-config/control.h"
+
+#include <arpa/inet.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define RECV_NS (20 * NS_PER_MS)
+
+struct fake {
+	struct cc_chan *chan;
+	struct cc_msg spec; /* PREPARE, kept */
+	int listen_fd, peer_fd[NODES_MAX];
+	bool running, ended;
+	char line[256];
+	size_t line_len;
+};
+
+static void must(bool ok, const char *what)
+{
+	if (ok)
+		return;
+	perror(what);
+	exit(1);
+}
+
+static void tell(struct fake *f, const struct cc_msg *msg)
+{
+	if (cc_chan_send(f->chan, msg))
+		exit(1);
+}
+
+static void tell_end(struct fake *f, enum cc_end reason, node_id node, const char *text, const char *dump)
+{
+	if (f->ended)
+		return;
+	f->ended = true;
+	tell(f, &(struct cc_msg){ .type = CC_MSG_ENDED, .ended = { reason, node, text, dump } });
+}
+
+static void tell_console(struct fake *f, const void *data, size_t len)
+{
+	tell(f, &(struct cc_msg){ .type = CC_MSG_CONSOLE, .console = { data, len } });
+}
+
+static bool told(const struct fake *f, const char *what)
+{
+	return strstr(f->spec.prepare.cmdline, what) != NULL;
+}
+
+static void prepare(struct fake *f)
+{
+	const struct cc_vm_spec *s = &f->spec.prepare;
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t len = sizeof(a);
+	char address[64];
+	int ram = memfd_create("unum-fake-ram", MFD_CLOEXEC);
+
+	must(ram >= 0 && !ftruncate(ram, 1 << 20), "memfd");
+	if (told(f, "fake=hang"))
+		return;
+	if (told(f, "fake=fail") && s->self == s->nodes - 1) {
+		tell(f, &(struct cc_msg){ .type = CC_MSG_FAILED, .failed = { "the fake was told to fail" } });
+		exit(0);
+	}
+	f->listen_fd = socket(AF_INET, SOCK_STREAM, 0);
+	must(!bind(f->listen_fd, (struct sockaddr *)&a, sizeof(a)) && !listen(f->listen_fd, 64), "listen");
+	must(!getsockname(f->listen_fd, (struct sockaddr *)&a, &len), "getsockname");
+	snprintf(address, sizeof(address), "127.0.0.1:%u", ntohs(a.sin_port));
+	tell(f, &(struct cc_msg){ .type = CC_MSG_PROGRESS, .progress = { "fake slice prepared" } });
+	tell(f, &(struct cc_msg){ .type = CC_MSG_PREPARED, .prepared = { address } });
+}
+
+/* The higher number connects, the lower accepts. */
+static void join_peers(struct fake *f, const struct cc_connect *c)
+{
+	node_id self = f->spec.prepare.self;
+
+	for (unsigned i = 0; i < self; i++) {
+		const char *colon = strchr(c->address[i], ':');
+		struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+					 .sin_port = htons((uint16_t)atoi(colon + 1)) };
+
+		f->peer_fd[i] = socket(AF_INET, SOCK_STREAM, 0);
+		must(!connect(f->peer_fd[i], (struct sockaddr *)&a, sizeof(a)), "connect");
+		must(write(f->peer_fd[i], &self, 1) == 1, "write");
+	}
+	for (unsigned i = self + 1u; i < c->nodes; i++) {
+		int fd = accept(f->listen_fd, NULL, NULL);
+		node_id who;
+
+		must(fd >= 0 && read(fd, &who, 1) == 1, "accept");
+		f->peer_fd[who] = fd;
+	}
+	tell(f, &(struct cc_msg){ .type = CC_MSG_READY });
+}
+
+static void flood(struct fake *f)
+{
+	static char page[4096];
+
+	for (unsigned i = 0; i < 256; i++) {
+		memset(page, 'a' + (int)(i % 26), sizeof(page) - 1);
+		page[sizeof(page) - 1] = '\n';
+		tell_console(f, page, sizeof(page));
+	}
+	tell_end(f, CC_END_POWEROFF, 0, "poweroff", "");
+}
+
+static void run(struct fake *f)
+{
+	node_id self = f->spec.prepare.self;
+
+	f->running = true;
+	if (self != 0)
+		return;
+	tell_console(f, "fake guest up\n", 14);
+	if (told(f, "fake=poweroff"))
+		tell_end(f, CC_END_POWEROFF, self, "poweroff", "");
+	else if (told(f, "fake=crash"))
+		tell_end(f, CC_END_CRASH, self, "triple fault", "rip 0xdead\nrsp 0xbeef");
+	else if (told(f, "fake=error"))
+		tell_end(f, CC_END_ERROR, self, "the fake was told so", "");
+	else if (told(f, "fake=die"))
+		raise(SIGSEGV);
+	else if (told(f, "fake=exit"))
+		exit(7);
+	else if (told(f, "fake=flood"))
+		flood(f);
+}
+
+static void console(struct fake *f, const struct cc_console *in)
+{
+	for (size_t i = 0; i < in->len; i++) {
+		if (f->line_len < sizeof(f->line) - 1)
+			f->line[f->line_len++] = (char)in->data[i];
+		if (in->data[i] != '\n' && in->data[i] != '\r')
+			continue;
+		f->line[f->line_len] = 0;
+		if (!strncmp(f->line, "poweroff", 8))
+			tell_end(f, CC_END_POWEROFF, f->spec.prepare.self, "poweroff", "");
+		else
+			tell_console(f, f->line, f->line_len);
+		f->line_len = 0;
+	}
+}
+
+static void stop(struct fake *f)
+{
+	const struct cc_vm_spec *s = &f->spec.prepare;
+	struct cc_msg msg = { .type = CC_MSG_STATS, .stats = { .node = s->self, .engine = "fake" } };
+
+	for (unsigned i = 0; i < s->vcpus; i++)
+		msg.stats.vcpus += s->vcpu_node[i] == s->self;
+	for (unsigned i = 0; i < s->ranges; i++)
+		if (s->range[i].node == s->self)
+			msg.stats.memory_bytes += s->range[i].count << PAGE_SHIFT;
+	msg.stats.faults_read = 11;
+	msg.stats.hot[0].gfn = 0x123;
+	msg.stats.hot[0].faults = 7;
+	tell(f, &msg);
+	tell_end(f, CC_END_STOPPED, s->self, "stopped", "");
+	cc_chan_close(f->chan);
+	exit(0);
+}
+
+static void peers_look(struct fake *f)
+{
+	char text[80];
+
+	for (unsigned i = 0; f->running && i < f->spec.prepare.nodes; i++) {
+		struct pollfd p = { .fd = f->peer_fd[i], .events = POLLIN };
+
+		if (p.fd < 0 || poll(&p, 1, 0) != 1)
+			continue;
+		close(f->peer_fd[i]);
+		f->peer_fd[i] = -1;
+		snprintf(text, sizeof(text), "the link to node %s is gone", f->spec.prepare.node_name[i]);
+		tell_end(f, CC_END_PEER_LOST, (node_id)i, text, "");
+	}
+}
+
+static void step(struct fake *f, struct cc_msg *msg)
+{
+	switch (msg->type) {
+	case CC_MSG_PREPARE:
+		f->spec = *msg;
+		msg->storage = NULL;
+		prepare(f);
+		break;
+	case CC_MSG_CONNECT:
+		join_peers(f, &msg->connect);
+		break;
+	case CC_MSG_RUN:
+		run(f);
+		break;
+	case CC_MSG_CONSOLE:
+		console(f, &msg->console);
+		break;
+	case CC_MSG_STOP:
+		stop(f);
+		break;
+	default:
+		break;
+	}
+	cc_msg_clear(msg);
+}
+
+int main(void)
+{
+	struct fake f = { .listen_fd = -1 };
+
+	memset(f.peer_fd, -1, sizeof(f.peer_fd));
+	must(!cc_chan_open(CC_SLICE_FD, &f.chan), "channel");
+	for (;;) {
+		struct cc_msg msg;
+		int err = cc_chan_recv(f.chan, &msg, RECV_NS);
+
+		if (err == -EPIPE)
+			return 1;
+		if (!err)
+			step(&f, &msg);
+		peers_look(&f);
+	}
+}
