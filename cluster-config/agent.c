@@ -145,7 +145,9 @@ static void slice_dead(void *arg, const char *how)
 	log_info("agent: vm %s: slice %s", s->vm_name, how);
 	snprintf(text, sizeof(text), "the slice on node %s %s%s", s->node_name,
 		 !strncmp(how, "killed", 6) ? "was " : "", how);
-	if (s->phase == SESSION_STARTING) {
+	if (!s->conn) {
+		/* we killed it, since nobody wants it any more */
+	} else if (s->phase == SESSION_STARTING) {
 		session_failed(s, text);
 	} else if (!s->reported) {
 		bool lost = s->phase == SESSION_RUNNING;
@@ -321,7 +323,7 @@ static void conn_close(void *arg, const char *why, bool garbage)
 
 	if (garbage)
 		refuse(s->agent, why);
-	else if (s->phase == SESSION_STARTING || s->phase == SESSION_RUNNING)
+	else if (s->phase == SESSION_RUNNING)
 		log_warn("agent: vm %s: unum is gone (%s), the slice is killed", s->vm_name, why);
 	session_drop(s);
 }

@@ -262,6 +262,7 @@ static void stats_take(struct peer *p, const struct cc_stats *s)
 static void run_message(struct peer *p, const struct cc_msg *msg)
 {
 	struct cc_ctl *c = p->ctl;
+	bool dead;
 
 	switch (msg->type) {
 	case CC_MSG_CONSOLE:
@@ -277,7 +278,10 @@ static void run_message(struct peer *p, const struct cc_msg *msg)
 	default:
 		log_warn("ctl: node %s sent %s out of turn", node_of(p)->name, cc_msg_name(msg->type));
 	}
-	if (c->phase == CC_CTL_STOP && p->ended && (p->has_stats || msg->type == CC_MSG_ENDED)) {
+	/* Statistics precede the answer to STOP; a slice that is dead (told by its agent) has none. */
+	dead = msg->type == CC_MSG_ENDED && (msg->ended.reason == CC_END_STOPPED ||
+					     (msg->ended.reason == CC_END_PEER_LOST && msg->ended.node == p->self));
+	if (c->phase == CC_CTL_STOP && ((p->ended && p->has_stats) || dead)) {
 		p->state = PEER_DONE;
 		stop_check(c);
 	}

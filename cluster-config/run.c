@@ -192,7 +192,7 @@ static void stats_tell(struct run *r, const char *reason, int status, uint64_t e
 		report.start_s = (double)(r->run_ns - r->begin_ns) / 1e9;
 		report.run_s = (double)(end_ns - r->run_ns) / 1e9;
 	}
-	if (r->o->stats)
+	if (r->o->stats && r->run_ns)
 		cc_report_print(&report, stderr);
 	if (!r->o->stats_json)
 		return;

@@ -228,7 +228,7 @@ static void local_fill(const struct cc_local *spec, struct cc_topology *t)
 		};
 	}
 	t->vms = 1;
-	vm->name = "vm";
+	vm->name = "local";
 	vm->vcpus = spec->vcpus;
 	vm->memory = spec->memory;
 	vm->numa = spec->numa;

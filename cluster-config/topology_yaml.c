@@ -141,7 +141,7 @@ static int scalar_add(struct builder *b, const yaml_event_t *e, const char *valu
 
 	if (memchr(value, 0, len)) {
 		cc_diag_add(b->d, mark_of(e->start_mark), "a text must not hold a NUL");
-		len = 0;
+		return node_add(b, CC_TREE_BAD, e->start_mark, NULL, &index);
 	}
 	text = strndup(value, len);
 	return text ? node_add(b, CC_TREE_SCALAR, e->start_mark, text, &index) : -ENOMEM;
@@ -157,6 +157,8 @@ static void frills_refuse(struct builder *b, const yaml_event_t *e, const void *
 
 static int event_take(struct builder *b, const yaml_event_t *e)
 {
+	unsigned index;
+
 	switch (e->type) {
 	case YAML_DOCUMENT_START_EVENT:
 		if (++b->documents > 1) {
@@ -166,7 +168,7 @@ static int event_take(struct builder *b, const yaml_event_t *e)
 		return 0;
 	case YAML_ALIAS_EVENT:
 		cc_diag_add(b->d, mark_of(e->start_mark), "aliases (*) are not used here");
-		return scalar_add(b, e, "", 0);
+		return node_add(b, CC_TREE_BAD, e->start_mark, NULL, &index);
 	case YAML_SCALAR_EVENT:
 		frills_refuse(b, e, e->data.scalar.anchor, e->data.scalar.tag);
 		return scalar_add(b, e, (const char *)e->data.scalar.value, e->data.scalar.length);

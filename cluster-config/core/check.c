@@ -180,6 +180,24 @@ static void devices_check(const struct cc_topology *t, struct cc_vm *vm, struct 
 	}
 }
 
+/* One fabric joins all nodes of a VM, so they must name the same one, or leave the choice open. */
+static void fabric_check(const struct cc_topology *t, const struct cc_vm *vm, struct cc_diags *d)
+{
+	const struct cc_node *chosen = NULL;
+
+	for (unsigned i = 0; i < vm->shares; i++) {
+		const struct cc_node *n = &t->node[vm->share[i].node];
+
+		if (!strcmp(n->fabric_backend, "auto"))
+			continue;
+		if (chosen && strcmp(n->fabric_backend, chosen->fabric_backend))
+			cc_diag_add(d, vm->mark, "vm '%s': node '%s' has the fabric %s, but node '%s' has %s", vm->name,
+				    chosen->name, chosen->fabric_backend, n->name, n->fabric_backend);
+		else
+			chosen = n;
+	}
+}
+
 /* All VMs of a file may run at once, so together they must fit each node. */
 static void nodes_lend(const struct cc_topology *t, struct cc_diags *d)
 {
@@ -222,6 +240,7 @@ void cc_schema_check(struct cc_topology *t, const struct cc_sound *sound, struct
 		shares_sort(vm);
 		shares_check(t, vm, d);
 		devices_check(t, vm, d);
+		fabric_check(t, vm, d);
 	}
 	if (all_fit)
 		nodes_lend(t, d);

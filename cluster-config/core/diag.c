@@ -84,7 +84,7 @@ const char *cc_nearest(const char *word, const char *const *candidates, unsigned
 		if (strlen(candidates[i]) > WORD_MAX)
 			continue;
 		distance = word_distance(word, candidates[i]);
-		if (distance < best_distance && distance * 2 <= len + 1) {
+		if (distance < best_distance && distance * 3 <= len + 1) {
 			best = candidates[i];
 			best_distance = distance;
 		}

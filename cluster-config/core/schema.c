@@ -198,12 +198,13 @@ static void text_take(struct walk *w, const struct field *f, const struct cc_tre
 			    f->type == F_CMDLINE ? *p >= ' ' && *p <= '~' :
 						   (unsigned char)*p >= ' ' && *p != 0x7f;
 
-		if (!fine) {
-			cc_diag_add(w->d, v->mark, "'%s' must not hold the character %s%.*s%s", f->name,
-				    *p > ' ' && *p <= '~' ? "'" : "", 1, *p > ' ' && *p <= '~' ? p : "?",
-				    *p > ' ' && *p <= '~' ? "'" : "");
-			return;
-		}
+		if (fine)
+			continue;
+		if (*p >= ' ' && *p <= '~')
+			cc_diag_add(w->d, v->mark, "'%s' must not hold the character '%c'", f->name, *p);
+		else
+			cc_diag_add(w->d, v->mark, "'%s' must not hold the byte 0x%02x", f->name, (uint8_t)*p);
+		return;
 	}
 	*(const char **)member = v->text;
 }
@@ -261,6 +262,8 @@ static bool kind_check(struct walk *w, const char *name, const struct cc_tree_no
 {
 	if (v->kind == kind)
 		return true;
+	if (v->kind == CC_TREE_BAD)
+		return false;
 	cc_diag_add(w->d, v->mark, "'%s' must be %s, not %s", name, kind_names[kind],
 		    v->kind == CC_TREE_SCALAR && !*v->text ? "empty" : kind_names[v->kind]);
 	return false;
@@ -323,6 +326,8 @@ static void map_take(struct walk *w, const struct field *fields, unsigned count,
 			continue;
 		}
 		if (only && i == count)
+			continue;
+		if (key->kind == CC_TREE_BAD)
 			continue;
 		if (key->kind != CC_TREE_SCALAR) {
 			cc_diag_add(w->d, key->mark, "a key must be a word");
@@ -602,4 +607,6 @@ void cc_schema_read(const struct cc_tree *tree, struct cc_topology *t, struct cc
 	map_take(&w, top_fields, ARRAY_LEN(top_fields), root, t, "nodes", NULL);
 	sound->nodes = t->nodes > 0 && mistakes(d) == before;
 	map_take(&w, top_fields, ARRAY_LEN(top_fields), root, t, NULL, "nodes");
+	if (before) /* parts were left out without a word, so nothing can be compared */
+		*sound = (struct cc_sound){ 0 };
 }

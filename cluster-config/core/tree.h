@@ -11,7 +11,8 @@
 #include "base/types.h"
 #include "cluster-config/topology.h"
 
-enum cc_tree_kind { CC_TREE_SCALAR, CC_TREE_MAP, CC_TREE_SEQ };
+/* BAD: something was refused here already; whoever meets it says no more. */
+enum cc_tree_kind { CC_TREE_SCALAR, CC_TREE_MAP, CC_TREE_SEQ, CC_TREE_BAD };
 
 #define CC_TREE_NONE (~0u)
 

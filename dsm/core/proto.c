@@ -8,8 +8,8 @@
 
 #include <string.h>
 
-STATIC_ASSERT(sizeof(struct proto_page) + sizeof(struct proto_home) + sizeof(struct nodeset) == 24,
-	      "metadata per page at rest");
+STATIC_ASSERT(sizeof(struct proto_page) + sizeof(struct proto_home) + sizeof(struct nodeset) == 23,
+	      "metadata per page at rest; a 24th byte is the shell's");
 
 void proto_config_default(struct proto_config *cfg)
 {

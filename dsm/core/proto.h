@@ -42,6 +42,7 @@
 #define DSM_CORE_PROTO_H
 
 #include "base/bits.h"
+#include "base/bytes.h"
 #include "base/types.h"
 #include "dsm/core/dir.h"
 
@@ -181,16 +182,15 @@ struct proto_config {
 /* Sensible values for everything but self, nodes, dir. */
 void proto_config_default(struct proto_config *cfg);
 
-/* --- state: 4 + 4 + 16 bytes per page at rest; in-flight records from pools --- */
+/* --- state: 3 + 4 + 16 bytes per page at rest (the shell has one more); in-flight records from pools --- */
 
 /* At every node, per page of guest RAM.  All zero: no right. */
 struct proto_page {
-	uint8_t shown;	   /* the shell's: right it has published; the core neither reads nor writes it */
 	uint8_t right : 2; /* enum proto_right; what is mapped, or will be when the UNMAP in flight is complete */
 	uint8_t owner : 1; /* this node answers for the bytes (used for pages homed elsewhere) */
-	uint8_t busy : 1;  /* `low` is an index into flight[]; else high:low is when the hold ends */
+	uint8_t busy : 1;  /* low is an index into flight[]; else high:low is when the hold ends */
 	uint8_t high : 4;
-	uint16_t low;
+	uint8_t low[2]; /* little endian */
 };
 
 /* At the home, per page.  All zero: never written, owned by the home, nobody has asked. */
@@ -258,5 +258,10 @@ void proto_step(struct proto *p, const struct proto_event *ev, struct proto_effe
 const char *proto_kind_name(uint8_t kind);
 const char *proto_effect_name(uint8_t kind);
 node_id proto_owner(const struct proto *p, uint32_t home_index);
+/* What is in flight for a page at this node, NULL when it is at rest. */
+static inline struct proto_flight *proto_flight_of(const struct proto *p, uint32_t page)
+{
+	return p->page[page].busy ? &p->flight[get_le16(p->page[page].low)] : NULL;
+}
 
 #endif

@@ -270,7 +270,7 @@ bool home_request(struct step *s, node_id from, const struct proto_msg *m)
 static bool transaction_closes(const struct step *s, node_id from, uint32_t page, bool evict)
 {
 	const struct proto *p = s->p;
-	const struct proto_page *pg = &p->page[page];
+	const struct proto_flight *fl = proto_flight_of(p, page);
 	const struct proto_wait *w;
 	uint32_t index;
 
@@ -278,7 +278,7 @@ static bool transaction_closes(const struct step *s, node_id from, uint32_t page
 		return false;
 	w = queue_active(p, &p->home[index]);
 	return w && w->node == from && (w->kind == PROTO_EVICT) == evict &&
-	       !(pg->busy && p->flight[pg->low].revoke);
+	       !(fl && fl->revoke);
 }
 
 bool home_done(struct step *s, node_id from, const struct proto_msg *m)

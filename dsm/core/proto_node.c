@@ -17,16 +17,22 @@ static uint32_t stamp_of(uint64_t ns)
 	return (uint32_t)(ns >> STAMP_SHIFT) & STAMP_MASK;
 }
 
+static uint32_t stamp_at_rest(const struct proto_page *pg)
+{
+	return (uint32_t)pg->high << 16 | get_le16(pg->low);
+}
+
+static void stamp_rest(struct proto_page *pg, uint32_t stamp)
+{
+	pg->high = stamp >> 16 & 0xf;
+	put_le16(pg->low, (uint16_t)stamp);
+}
+
 static node_id home_of(const struct step *s, uint32_t page)
 {
 	uint32_t index;
 
 	return dir_home(s->p->cfg.dir, page, &index);
-}
-
-static struct proto_flight *flight_get(const struct step *s, const struct proto_page *pg)
-{
-	return pg->busy ? &s->p->flight[pg->low] : NULL;
 }
 
 /* NULL when the pool is empty, which takes a peer that breaks the rules (I7). */
@@ -36,13 +42,13 @@ static struct proto_flight *flight_make(struct step *s, struct proto_page *pg)
 	uint16_t i = p->flight_free;
 
 	if (pg->busy)
-		return &p->flight[pg->low];
+		return &p->flight[get_le16(pg->low)];
 	if (i == 0)
 		return NULL;
 	p->flight_free = p->flight[i].next_free;
-	p->flight[i] = (struct proto_flight){ .hold = (uint32_t)pg->high << 16 | pg->low };
+	p->flight[i] = (struct proto_flight){ .hold = stamp_at_rest(pg) };
 	pg->busy = 1;
-	pg->low = i;
+	put_le16(pg->low, i);
 	return &p->flight[i];
 }
 
@@ -50,14 +56,13 @@ static struct proto_flight *flight_make(struct step *s, struct proto_page *pg)
 static void flight_settle(struct step *s, struct proto_page *pg)
 {
 	struct proto *p = s->p;
-	uint16_t i = pg->low;
+	uint16_t i = get_le16(pg->low);
 	struct proto_flight *fl = &p->flight[i];
 
 	if (fl->want || fl->next || fl->evict || fl->revoke)
 		return;
 	pg->busy = 0;
-	pg->high = fl->hold >> 16 & 0xf;
-	pg->low = (uint16_t)fl->hold;
+	stamp_rest(pg, fl->hold);
 	fl->next_free = p->flight_free;
 	p->flight_free = i;
 }
@@ -107,18 +112,16 @@ static void hold_set(struct step *s, uint32_t page, uint8_t retry)
 	uint64_t hold = hold_length(s, page, retry);
 	uint64_t end = s->now_ns + (hold ? hold + (1u << STAMP_SHIFT) - 1 : 0);
 
-	if (pg->busy) {
-		s->p->flight[pg->low].hold = stamp_of(end);
-	} else {
-		pg->high = stamp_of(end) >> 16 & 0xf;
-		pg->low = (uint16_t)stamp_of(end);
-	}
+	if (pg->busy)
+		proto_flight_of(s->p, page)->hold = stamp_of(end);
+	else
+		stamp_rest(pg, stamp_of(end));
 }
 
 /* Stamp units that the hold still lasts, 0 when it is over. */
 static uint32_t hold_left(const struct step *s, const struct proto_page *pg)
 {
-	uint32_t stamp = pg->busy ? s->p->flight[pg->low].hold : (uint32_t)pg->high << 16 | pg->low;
+	uint32_t stamp = pg->busy ? s->p->flight[get_le16(pg->low)].hold : stamp_at_rest(pg);
 	uint32_t left = (stamp - stamp_of(s->now_ns)) & STAMP_MASK;
 
 	/* Rounding up adds a unit, and where `now` stands within its own another. */
@@ -141,7 +144,7 @@ static void request_send(struct step *s, uint32_t page, struct proto_flight *fl,
 static void request_queue(struct step *s, uint32_t page, uint8_t right, uint8_t retry)
 {
 	struct proto_page *pg = &s->p->page[page];
-	struct proto_flight *fl = flight_get(s, pg);
+	struct proto_flight *fl = proto_flight_of(s->p, page);
 	bool asking = fl && (fl->want || fl->next);
 
 	if (!asking) {
@@ -164,7 +167,7 @@ static void request_queue(struct step *s, uint32_t page, uint8_t right, uint8_t 
 void node_request(struct step *s, uint32_t page, uint8_t right, uint8_t retry)
 {
 	struct proto_page *pg = &s->p->page[page];
-	struct proto_flight *fl = flight_get(s, pg);
+	struct proto_flight *fl = proto_flight_of(s->p, page);
 
 	if (pg->right < right) {
 		request_queue(s, page, right, retry);
@@ -207,7 +210,7 @@ static void grant_complete(struct step *s, uint32_t page, struct proto_flight *f
 static bool grant_legal(const struct step *s, node_id from, const struct proto_msg *m)
 {
 	const struct proto_page *pg = &s->p->page[m->page];
-	const struct proto_flight *fl = flight_get(s, pg);
+	const struct proto_flight *fl = proto_flight_of(s->p, m->page);
 	node_id home = home_of(s, m->page);
 
 	if (!fl || !fl->want || fl->granted || fl->revoke || m->right < fl->want ||
@@ -232,7 +235,7 @@ bool node_grant(struct step *s, node_id from, const struct proto_msg *m)
 
 	if (!grant_legal(s, from, m))
 		return false;
-	fl = flight_get(s, &s->p->page[m->page]);
+	fl = proto_flight_of(s->p, m->page);
 	fl->granted = m->right;
 	fl->acks_need = m->acks;
 	fl->grant_from = from;
@@ -247,7 +250,7 @@ bool node_grant(struct step *s, node_id from, const struct proto_msg *m)
 
 bool node_ack(struct step *s, node_id from, const struct proto_msg *m)
 {
-	struct proto_flight *fl = flight_get(s, &s->p->page[m->page]);
+	struct proto_flight *fl = proto_flight_of(s->p, m->page);
 	unsigned most;
 
 	(void)from;
@@ -318,7 +321,7 @@ static void revoke_unmap(struct step *s, uint32_t page, struct proto_flight *fl)
 void node_unmapped(struct step *s, uint32_t page)
 {
 	struct proto_page *pg = &s->p->page[page];
-	struct proto_flight *fl = flight_get(s, pg);
+	struct proto_flight *fl = proto_flight_of(s->p, page);
 	struct proto_flight why;
 
 	ASSERT(fl && fl->revoke == PROTO_REVOKE_UNMAPPING); /* I6; the shell's duty */
@@ -341,7 +344,7 @@ void node_unmapped(struct step *s, uint32_t page)
 void node_timer(struct step *s, uint32_t page)
 {
 	struct proto_page *pg = &s->p->page[page];
-	struct proto_flight *fl = flight_get(s, pg);
+	struct proto_flight *fl = proto_flight_of(s->p, page);
 	uint32_t left;
 
 	if (!fl || fl->revoke != PROTO_REVOKE_HELD)
@@ -358,7 +361,7 @@ static bool revoke_begin(struct step *s, const struct proto_msg *m, uint8_t byte
 {
 	struct proto_page *pg = &s->p->page[m->page];
 	struct proto_flight why = { .cause = m->kind, .to = m->node, .acks = m->acks, .bytes = bytes };
-	struct proto_flight *fl = flight_get(s, pg);
+	struct proto_flight *fl = proto_flight_of(s->p, m->page);
 	uint32_t left = hold_left(s, pg);
 
 	if (pg->right <= (m->kind == PROTO_FWD_READ ? PROTO_READ : PROTO_NONE)) {
@@ -389,7 +392,7 @@ static bool revoke_begin(struct step *s, const struct proto_msg *m, uint8_t byte
 bool node_fwd(struct step *s, node_id from, const struct proto_msg *m)
 {
 	const struct proto_page *pg = &s->p->page[m->page];
-	const struct proto_flight *fl = flight_get(s, pg);
+	const struct proto_flight *fl = proto_flight_of(s->p, m->page);
 	node_id self = s->p->cfg.self;
 
 	if (from != home_of(s, m->page) || (fl && (fl->revoke || fl->granted)))
@@ -406,7 +409,7 @@ bool node_fwd(struct step *s, node_id from, const struct proto_msg *m)
 bool node_inv(struct step *s, node_id from, const struct proto_msg *m)
 {
 	struct proto_page *pg = &s->p->page[m->page];
-	struct proto_flight *fl = flight_get(s, pg);
+	struct proto_flight *fl = proto_flight_of(s->p, m->page);
 
 	if (from != home_of(s, m->page) || m->node == s->p->cfg.self || (fl && fl->granted) ||
 	    pg->right == PROTO_WRITE)

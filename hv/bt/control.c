@@ -56,7 +56,7 @@ static enum bt_res write_cr3(struct bt_cpu *c, uint64_t v)
 	return BT_OK;
 }
 
-static uint64_t cr4_allowed(const struct bt_cpu *c)
+uint64_t bt_cr4_allowed(const struct bt_cpu *c)
 {
 	static const struct {
 		uint32_t leaf;
@@ -79,7 +79,7 @@ static enum bt_res write_cr4(struct bt_cpu *c, uint64_t v)
 {
 	uint64_t old = c->cr4;
 
-	if ((v & ~cr4_allowed(c)) || (cpu_lma(c) && !(v & CR4_PAE)))
+	if ((v & ~bt_cr4_allowed(c)) || (cpu_lma(c) && !(v & CR4_PAE)))
 		return res_fault(c, EXC_GP, 0);
 	c->cr4 = v;
 	if ((old ^ v) & (CR4_PSE | CR4_PAE | CR4_PGE)) {

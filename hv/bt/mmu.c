@@ -285,8 +285,13 @@ enum bt_res bt_mmu_ref(struct bt_cpu *c, gva_t va, enum bt_access access, unsign
 		return BT_OK;
 	}
 	ref->host = c->alias + ref->gpa;
-	ref->code = bt_cache_gfn_has_code(c, m.gfn);
-	bt_tlb_fill(c, va & PAGE_MASK, user, &m, ref->code);
+	ref->code = false;
+	/* a page that is only read is not announced as written to */
+	m.writable = m.writable && dsm_right(c->dsm, m.gfn) == DSM_WRITE;
+	if (m.writable || access == BT_WRITE)
+		ref->code = bt_cache_gfn_has_code(c, m.gfn);
+	m.writable = m.writable && !ref->code;
+	bt_tlb_fill(c, va & PAGE_MASK, user, &m);
 	return BT_OK;
 }
 

@@ -262,6 +262,5 @@ SYS_FN(bt_sys_wrmsr)
 	} else if (!msr_write(c, index, v)) {
 		return fault_gp0(c);
 	}
-	bt_mode_update(c);
-	return branch_insn(c, i);
+	return index == MSR_EFER ? branch_insn(c, i) : next_insn(c, i);
 }

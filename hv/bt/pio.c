@@ -33,10 +33,15 @@ static enum bt_res io_allowed(struct bt_cpu *c, uint16_t port, unsigned size)
 	return BT_OK;
 }
 
-/* The answer stays ready until pio_done. */
+static bool pio_answered(const struct bt_cpu *c, uint16_t port, unsigned size, bool write)
+{
+	return c->pio.ready && c->pio.gpa == port && c->pio.size == size && c->pio.write == write;
+}
+
+/* The answer stays ready until the caller is done with the element and clears it. */
 static enum bt_res pio_access(struct bt_cpu *c, uint16_t port, unsigned size, bool write, uint64_t *data)
 {
-	if (c->pio.ready && c->pio.gpa == port && c->pio.size == size && c->pio.write == write) {
+	if (pio_answered(c, port, size, write)) {
 		if (!write)
 			*data = c->pio.data & size_mask(size);
 		return BT_OK;
@@ -106,7 +111,7 @@ static enum bt_res outs_element(struct bt_cpu *c, const struct bt_insn *i, uint1
 
 	r = bt_seg_address(c, i->seg, c->gpr[HV_RSI] & size_mask(i->addrsize), size, BT_READ, &va);
 	/* an answered out is done: its source is not read again */
-	if (!r && !c->pio.ready)
+	if (!r && !pio_answered(c, port, size, true))
 		r = bt_mem_read(c, va, &v, size);
 	return r ? r : pio_access(c, port, size, true, &v);
 }

@@ -21,7 +21,7 @@ static inline uint8_t *bounce_at(struct bt_cpu *c, gva_t va)
 	return c->bounce + (va & 63);
 }
 
-uint64_t tr_flags_from_slot(uint64_t slot)
+static uint64_t flags_from_slot(uint64_t slot)
 {
 	return (slot >> 8 & (RFLAGS_ARITH & ~RFLAGS_OF)) | (slot & 1) << 11;
 }
@@ -31,9 +31,9 @@ uint64_t tr_flags_to_slot(uint64_t rflags)
 	return (rflags & (RFLAGS_ARITH & ~RFLAGS_OF)) << 8 | (rflags >> 11 & 1);
 }
 
-static void flags_in(struct bt_cpu *c)
+void tr_flags_in(struct bt_cpu *c)
 {
-	c->rflags = (c->rflags & ~(uint64_t)RFLAGS_ARITH) | tr_flags_from_slot(c->scratch[SLOT_FLAGS]);
+	c->rflags = (c->rflags & ~(uint64_t)RFLAGS_ARITH) | flags_from_slot(c->scratch[SLOT_FLAGS]);
 }
 
 /* The instruction that an access belongs to: its rip comes from the marks of its block. */
@@ -160,13 +160,14 @@ uint64_t tr_slow_sys(struct bt_cpu *c, const struct bt_insn *i, bt_sys_fn fn)
 {
 	struct bt_translator *t = c->tr_state;
 	uint64_t gen = t->gen_count;
-	bool live = c->fpu_live;
 	enum bt_next n;
 
-	(void)live;
 	c->rip = i->rip;
-	flags_in(c);
+	c->irq_shadow = false; /* this is the instruction that it protected */
+	tr_flags_in(c);
 	n = fn(c, i);
+	if (c->irq_shadow)
+		t->shadow_rip = c->rip;
 	c->scratch[SLOT_FLAGS] = tr_flags_to_slot(c->rflags);
 	if (n == BT_NEXT && gen == t->gen_count && c->rip == i->next_rip && !c->irq_shadow)
 		return 1;

@@ -218,10 +218,10 @@ bool bt_tlb_flush_va(struct bt_cpu *c, gva_t va);
 /* What a walk found out about one 4K page. */
 struct mmu_map {
 	gfn_t gfn;
-	bool writable; /* for the privilege that asked, D set */
+	bool writable; /* for the privilege that asked, D set; to fill: held for writing here, no code */
 	uint8_t flags; /* BT_TLB_* */
 };
-void bt_tlb_fill(struct bt_cpu *c, gva_t page, bool user, const struct mmu_map *m, bool code);
+void bt_tlb_fill(struct bt_cpu *c, gva_t page, bool user, const struct mmu_map *m);
 void bt_itlb_fill(struct bt_cpu *c, gva_t page, bool user, const struct mmu_map *m);
 
 static inline unsigned tlb_index(gva_t va) { return (va >> PAGE_SHIFT) & (BT_TLB_SIZE - 1); }
@@ -300,6 +300,9 @@ enum bt_res bt_tss_ist(struct bt_cpu *c, unsigned ist, unsigned ext, uint64_t *s
 /* --- event.c --- */
 /* int n, int3, into, int1: delivers at once; the saved rip is `next`. */
 enum bt_res bt_event_soft(struct bt_cpu *c, uint8_t vector, uint64_t next, bool check_dpl);
+
+/* --- control.c --- */
+uint64_t bt_cr4_allowed(const struct bt_cpu *c);
 
 /* --- sys.c --- */
 /* IF may have become set, TF, or the mode changed: what the instruction answers. */

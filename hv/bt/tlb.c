@@ -31,14 +31,13 @@ static void note_large(struct bt_cpu *c, gva_t page, uint8_t flags)
 		c->tlb_large[1] |= 1ull << ((page >> 30) & 63);
 }
 
-void bt_tlb_fill(struct bt_cpu *c, gva_t page, bool user, const struct mmu_map *m, bool code)
+void bt_tlb_fill(struct bt_cpu *c, gva_t page, bool user, const struct mmu_map *m)
 {
 	struct bt_tlb *t = &c->tlb[user];
 	unsigned k = tlb_index(page);
-	bool write = m->writable && !code && dsm_right(c->dsm, m->gfn) == DSM_WRITE;
 
 	t->tag_read[k] = page;
-	t->tag_write[k] = write ? page : BT_TLB_NONE;
+	t->tag_write[k] = m->writable ? page : BT_TLB_NONE;
 	t->addend[k] = (uint64_t)(c->alias + (m->gfn << PAGE_SHIFT)) - page;
 	t->gfn[k] = m->gfn;
 	t->flags[k] = m->flags;

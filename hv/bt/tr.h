@@ -184,6 +184,10 @@ struct bt_translator {
 	/* run */
 	struct bt_block *running; /* where C last entered */
 	uint64_t shadow_rip;
+	_Atomic bool kick_wanted; /* by hv_engine.kick */
+	uint32_t inject; /* TR_INJECT_* | vector, by the monitor between two runs */
+	bool restarts; /* the last exit's instruction is restarted with the monitor's answer */
+	enum hv_exit_reason last_reason;
 	bool write_done; /* the pending MMIO write belongs to an instruction that is complete */
 	struct bt_insn *sysinsn;
 	uint32_t nsysinsn;
@@ -264,7 +268,7 @@ uint64_t tr_slow_sys(struct bt_cpu *c, const struct bt_insn *i, bt_sys_fn fn);
 void *tr_slow_bounce(struct bt_cpu *c, gva_t va, uint32_t meta, uint8_t *pc);
 uint64_t tr_slow_commit(struct bt_cpu *c);
 void tr_slow_pause(struct bt_cpu *c);
-uint64_t tr_flags_from_slot(uint64_t slot);
+void tr_flags_in(struct bt_cpu *c); /* slot -> rflags */
 uint64_t tr_flags_to_slot(uint64_t rflags);
 /* meta of a memory access: size | access << 10 | insn index << 16 | flags in memory << 24 */
 #define TR_META(size, access, index, inmem) \
@@ -273,6 +277,10 @@ uint64_t tr_flags_to_slot(uint64_t rflags);
 int tr_signals_init(void);
 void tr_signals_current(struct bt_cpu *c);
 /* run.c */
+#define TR_INJECT_IRQ 0x100u
+#define TR_INJECT_NMI 0x200u
+bool tr_irq_ready(struct bt_cpu *c);
+bool tr_nmi_ready(struct bt_cpu *c);
 void tr_run(struct bt_cpu *c, struct hv_exit *exit, bool irq_window);
 
 #endif

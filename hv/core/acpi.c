@@ -82,10 +82,12 @@ static void seal(uint8_t *t)
 static void dsdt_set_slots(uint8_t *aml, size_t len, uint32_t slots)
 {
 	static const uint8_t pattern[] = { 0x08, 'V', 'C', 'N', 'T', 0x0c, 0x34, 0x12, 0xaa, 0x55 };
-	uint8_t *p = memmem(aml, len, pattern, sizeof(pattern));
+	size_t k = 0;
 
-	ASSERT(p);
-	put_le32(p + 6, slots);
+	while (k + sizeof(pattern) <= len && memcmp(aml + k, pattern, sizeof(pattern)) != 0)
+		k++;
+	ASSERT(k + sizeof(pattern) <= len);
+	put_le32(aml + k + 6, slots);
 }
 
 static gpa_t put_dsdt(struct build *b, unsigned slots)

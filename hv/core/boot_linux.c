@@ -197,8 +197,6 @@ bool hv_boot_make_linux(struct hv_boot_work *w)
 
 	if (!hv_bzimage_parse(in->image.p, in->image.len, &b, &why) || !hv_elf_open(in->elf, &elf, &why))
 		return hv_boot_refuse(w, why);
-	if (!elf.is64 || !hv_elf_entry(&elf, &entry))
-		return hv_boot_refuse(w, "unpacked kernel has no 64-bit entry");
 	if (strlen(in->cmdline) > b.cmdline_max)
 		return hv_boot_refuse(w, "command line is longer than this kernel takes");
 	hv_boot_set_gdt(w, true);
@@ -208,6 +206,8 @@ bool hv_boot_make_linux(struct hv_boot_work *w)
 	cmdline = hv_boot_add_string(w, in->cmdline);
 	if (!hv_boot_add_elf(w, &elf, &end))
 		return false;
+	if (!elf.is64 || !hv_elf_entry(&elf, &entry))
+		return hv_boot_refuse(w, "unpacked kernel has no 64-bit entry");
 	initrd = add_initrd(w, &b, end);
 	copy_header(zero, in->image.p);
 	put_e820(zero, in);

@@ -162,10 +162,12 @@ static bool load_multiboot(struct hv_boot_work *w, gpa_t *end, uint32_t *entry)
 		return load_by_addresses(w, header, end, entry);
 	if (!hv_elf_open(w->in->image, &elf, &why))
 		return hv_boot_refuse(w, why);
+	if (!hv_boot_add_elf(w, &elf, end))
+		return false;
 	if (!hv_elf_entry(&elf, &physical) || physical >= BELOW_4G)
 		return hv_boot_refuse(w, "ELF entry is not in a loaded segment below 4 GiB");
 	*entry = (uint32_t)physical;
-	return hv_boot_add_elf(w, &elf, end);
+	return true;
 }
 
 /* 3.3 */

@@ -47,8 +47,8 @@ static void keep_one(struct hv_vcpu_set *s, unsigned vcpus, uint8_t vector)
 {
 	unsigned members = 0, skip;
 
-	for (unsigned w = 0; w < ARRAY_LEN(s->w); w++)
-		members += (unsigned)__builtin_popcountll(s->w[w]);
+	for (unsigned k = 0; k < vcpus; k++)
+		members += hv_vcpu_set_has(s, k);
 	if (members < 2)
 		return;
 	skip = vector % members;

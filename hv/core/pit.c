@@ -192,8 +192,8 @@ static void gate_write(struct hv_pit_channel *c, bool gate, uint64_t now_ns)
 	} else if (gate_starts(c) || is_periodic(c)) {
 		c->start_ns = now_ns; /* a rising gate starts these anew */
 	} else {
-		/* Goes on where it was held. */
-		c->start_ns = now_ns - (uint64_t)(c->reload - c->held) * NS_PER_S / HV_PIT_HZ;
+		/* Goes on where it was held; rounded up, so that no tick is counted twice. */
+		c->start_ns = now_ns - ((c->reload - c->held) * NS_PER_S + HV_PIT_HZ - 1) / HV_PIT_HZ;
 	}
 	c->gate = gate;
 }

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# tests/check/build.mk - `make model`: every reachable state of small VMs around the protocol core.
+# tests/check/build.mk - `make model`: every reachable state of small VMs around the protocol core;
+# `make model-deep`: larger ones, for `make test`.
 
 MODEL_SRCS := tests/check/model_main.c tests/check/model.c tests/check/model_state.c
 $(call test_prog,tests/check/model,$(MODEL_SRCS),)
 
-.PHONY: model
+.PHONY: model model-deep
 model: $(B)/tests/check/model
 	$(Q)$<
+model-deep: $(B)/tests/check/model
+	$(Q)$< --deep
 
 CHECK_TARGETS += model
+TEST_TARGETS += model-deep

@@ -321,13 +321,14 @@ static void cell_moves(const struct model *w, unsigned n, unsigned p, struct mov
 {
 	const struct model_cell *c = &w->cell[n][p];
 	const struct proto_page *pg = &w->node[n].page[p];
+	const struct proto_flight *fl = proto_flight_of(&w->node[n], p);
 	struct move m = { .node = (uint8_t)n, .page = (uint8_t)p };
 
 	if (c->unmapping) {
 		m.kind = MOVE_UNMAPPED;
 		add_timed(w, out, count, m);
 	}
-	if (pg->busy && w->node[n].flight[pg->low].revoke == PROTO_REVOKE_HELD) {
+	if (fl && fl->revoke == PROTO_REVOKE_HELD) {
 		m.kind = MOVE_TIMER;
 		m.late = true;
 		add(out, count, m);

@@ -58,7 +58,7 @@ static void put_cell(struct writer *o, const struct model *w, unsigned n, unsign
 	writer_u8(o, (uint8_t)(c->cost | c->invs << 4));
 	writer_u8(o, (uint8_t)(c->evict_cost | c->ready << 4));
 	if (pg->busy) {
-		struct proto_flight f = flight_normal(&w->node[n].flight[pg->low]);
+		struct proto_flight f = flight_normal(proto_flight_of(&w->node[n], p));
 
 		put_flight(o, &f);
 	}
@@ -71,16 +71,16 @@ static void get_cell(struct reader *i, struct model *w, unsigned n, unsigned p)
 	struct proto_page *pg = &pr->page[p];
 	uint8_t a = reader_u8(i), b = reader_u8(i), d = reader_u8(i), e = reader_u8(i);
 
-	*pg = (struct proto_page){ .right = a & 3, .owner = a >> 2 & 1, .busy = a >> 3 & 1,
-				   .low = HOLD_STAMP };
+	*pg = (struct proto_page){ .right = a & 3, .owner = a >> 2 & 1, .busy = a >> 3 & 1 };
+	put_le16(pg->low, HOLD_STAMP);
 	*c = (struct model_cell){ .mapped = a >> 4 & 3, .target = a >> 6, .unmapping = b & 1,
 				  .fresh = b >> 1 & 1, .waiting = b >> 2 & 7, .parked = b >> 5,
 				  .cost = d & 15, .invs = d >> 4, .evict_cost = e & 15, .ready = e >> 4 };
 	if (pg->busy) {
 		struct proto_flight *f;
 
-		pg->low = pr->flight_free;
-		f = &pr->flight[pg->low];
+		put_le16(pg->low, pr->flight_free);
+		f = &pr->flight[pr->flight_free];
 		pr->flight_free = f->next_free;
 		get_flight(i, f);
 		pr->mine = (uint16_t)(pr->mine + (f->want || f->next) + (f->evict != PROTO_EVICT_NO));

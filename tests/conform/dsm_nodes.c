@@ -146,12 +146,16 @@ static void add(struct user *u, unsigned page, unsigned slot, uint64_t value)
 /* Slot 0: counter; 1 + id: the word of user `id`; 256 + id: its second one, written after the first. */
 static void own_write(struct user *u, unsigned page)
 {
-	uint64_t mine = load(u, page, 1 + u->id);
+	uint64_t *at = word(u, page, (1 + u->id) * 8, DSM_WRITE);
+	uint64_t mine = __atomic_load_n(at, __ATOMIC_SEQ_CST);
 
+	/* A while between the look at the right and its use: it must not go to another node meanwhile. */
+	for (unsigned i = (unsigned)rng_below(&u->rng, 64); i; i--)
+		__builtin_ia32_pause();
 	if (mine != u->last[page])
 		fail("own word lost", mine, u->last[page]);
 	u->last[page]++;
-	store(u, page, 1 + u->id, u->last[page]);
+	__atomic_store_n(at, u->last[page], __ATOMIC_SEQ_CST);
 	/* The second word lives in the next page: message passing between two pages. */
 	store(u, (page + 1) % PAGES, 256 + u->id, u->last[page]);
 }

@@ -3,7 +3,6 @@
 # tests/guest/build.mk - the guest image, build/guest/{vmlinuz,initrd}, the same for every SAN.
 
 GUEST := build/guest
-GUEST_TREE := $(GUEST)/stamp
 
 $(GUEST)/bin/%: tests/guest/%.c
 	@mkdir -p $(@D)

@@ -180,6 +180,24 @@ Test(acpi, largest_fits_and_small_buffer_is_refused)
 	}
 }
 
+/* The n-th device has the n-th register window and GSI; literals in the ASL, constants everywhere else. */
+static void slots_are_as_in_layout(const char *text)
+{
+	char want[32];
+
+	for (unsigned k = 0; k < HV_VIRTIO_SLOTS; k++) {
+		text = strstr(text, "LNRO0005");
+		cr_assert(text, "slot %u is missing", k);
+		snprintf(want, sizeof(want), "0x%08X,", HV_VIRTIO_BASE + k * HV_VIRTIO_STRIDE);
+		text = strstr(text, want);
+		cr_assert(text, "slot %u: no %s", k, want);
+		snprintf(want, sizeof(want), "0x%08X,", HV_VIRTIO_GSI_BASE + k);
+		text = strstr(text, want);
+		cr_assert(text, "slot %u: no GSI %s", k, want);
+	}
+	cr_assert_not(strstr(text, "LNRO0005"));
+}
+
 /* The disassembler must read the patched DSDT back, with the devices of layout.h in it. */
 Test(acpi, iasl_reads_the_dsdt)
 {
@@ -207,8 +225,7 @@ Test(acpi, iasl_reads_the_dsdt)
 	cr_assert(strstr(text, "Name (VCNT, 0x03)") || strstr(text, "Name (VCNT, 0x00000003)"));
 	cr_assert(strstr(text, "PNP0501"));
 	cr_assert(strstr(text, "LNRO0005"));
-	cr_assert(strstr(text, "0xD0000000"));
-	cr_assert(strstr(text, "0xD001F000"), "slot 31");
+	slots_are_as_in_layout(text);
 	cr_assert(strstr(text, "Name (_S5, Package"));
 	snprintf(cmd, sizeof(cmd), "cd %s && iasl -p again dsdt.dsl >log 2>&1 && rm -r %s", dir, dir);
 	cr_assert_eq(system(cmd), 0, "iasl does not accept its own text");

@@ -1,0 +1,73 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# tests/mutants/run.sh BUILD-DIR [NAME...] - applies each slip of mutants.txt to dsm/core, compiles it and
+# looks who notices: unit tests, checker, simulator, in this order.  Prints a line each and, last, `killed K/T`.
+# Exit 1 when one survives, does not change its file, or does not compile.
+#
+# Needs     the object files of the tests, built before (see build.mk).   Limits  60 s per tool.
+set -u
+out=$1; shift
+only=" $* "
+cc=${CC:-gcc}
+flags="-std=gnu11 -O1 -D_GNU_SOURCE -Iinclude -pthread"
+work=$out/mutants
+jobs=${JOBS:-$(nproc)}
+rm -rf "$work"; mkdir -p "$work"
+
+# tool NAME OBJECTS... -- COMMAND: links the mutant core and runs; true when it notices.
+notices() { # $1 dir, $2 name, $3 objects, $4 libraries, $5... arguments
+	local dir=$1 name=$2 objs=$3 libs=$4; shift 4
+	$cc -pthread -o "$dir/$name" $objs "$dir"/core/*.o "$out"/obj/include/base/base.o $libs 2>>"$dir/log" || return 2
+	! timeout 60 "$dir/$name" "$@" >>"$dir/log" 2>&1
+}
+
+one() { # name file sed
+	local name=$1 file=$2 expr=$3 dir=$work/$1 killer=
+	local test=$out/obj/tests
+	mkdir -p "$dir/core" "$dir/src/dsm"
+	cp -r dsm/core "$dir/src/dsm/"
+	sed -i "$expr" "$dir/src/dsm/core/$file"
+	if cmp -s "dsm/core/$file" "$dir/src/dsm/core/$file"; then
+		echo "$name: its expression changes nothing" > "$dir/result"; return
+	fi
+	cp "$out"/obj/dsm/core/*.o "$dir/core/"
+	if ! $cc $flags -I"$dir/src" -I. -w -c "$dir/src/dsm/core/$file" -o "$dir/core/${file%.c}.o" 2>"$dir/log"; then
+		echo "$name: does not compile" > "$dir/result"; return
+	fi
+	if notices "$dir" model "$test/check/model_main.o $test/check/model.o $test/check/model_state.o" ""; then
+		killer=checker
+	elif notices "$dir" unit-proto "$test/unit/dsm/test_proto.o" -lcriterion; then
+		killer="unit test"
+	elif notices "$dir" unit-wire "$test/unit/dsm/test_wire.o" -lcriterion ||
+	     notices "$dir" unit-dir "$test/unit/dsm/test_dir.o" -lcriterion; then
+		killer="unit test"
+	elif notices "$dir" sim "$test/sim/sim_main.o $test/sim/sim.o" "" --seeds 100; then
+		killer=simulator
+	fi
+	echo "$name: ${killer:-SURVIVES}" > "$dir/result"
+	rm -f "$dir"/model "$dir"/unit-* "$dir"/sim
+}
+
+total=0
+names=()
+while IFS='|' read -r name file expr; do
+	name=${name//[[:space:]]/}
+	case $name in ''|'#'*) continue ;; esac
+	[ "$only" = "  " ] || [[ $only == *" $name "* ]] || continue
+	file=${file//[[:space:]]/}
+	expr=${expr# }
+	while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n; done
+	one "$name" "$file" "$expr" &
+	names+=("$name")
+	total=$((total + 1))
+done < <(sed 's/^\([^|]*\)|\([^|]*\)| */\1|\2|/' tests/mutants/mutants.txt)
+wait
+killed=0
+for name in "${names[@]}"; do
+	line=$(cat "$work/$name/result")
+	echo "  $line"
+	case $line in *": checker"|*": unit test"|*": simulator") killed=$((killed + 1)) ;; esac
+done
+echo "killed $killed/$total"
+[ "$killed" -eq "$total" ]
