@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cluster-config/agent.c - sessions of `unum` with this node, and the slices behind them; see agent.h.
+ * cluster-config/agent.c - sessions of `unum` with this node and the slices behind them; agent.h.
  *
  * Owns      The listening socket, all sessions, all slices.
  * I/O       Sockets and child processes, never blocking, but for cc_agent_close.
@@ -28,8 +28,8 @@
 #define CLOSE_NS (3 * NS_PER_S)
 
 enum session_phase {
-	SESSION_NEW,	  /* no HELLO yet */
-	SESSION_IDLE,	  /* no VM yet: only PREPARE is taken */
+	SESSION_NEW,      /* no HELLO yet */
+	SESSION_IDLE,     /* no VM yet: only PREPARE is taken */
 	SESSION_STARTING, /* a slice is there, RUN was not given */
 	SESSION_RUNNING,
 	SESSION_OVER, /* STOP was given, or the slice said FAILED or ENDED, or is dead */
@@ -41,7 +41,7 @@ struct cc_agent {
 	struct cc_tls tls;
 	struct cc_watch watch;
 	struct session *session[SESSIONS_MAX]; /* NULL: free */
-	unsigned slices;		       /* processes not yet reaped */
+	unsigned slices;                       /* processes not yet reaped */
 	unsigned cpus_used;
 	uint64_t memory_used, refused, refused_logged_ns;
 };
@@ -50,8 +50,8 @@ struct cc_agent {
 struct session {
 	struct cc_agent *agent;
 	enum session_phase phase;
-	bool reported;		/* FAILED or ENDED went up */
-	struct cc_conn *conn;	/* NULL: gone */
+	bool reported;          /* FAILED or ENDED went up */
+	struct cc_conn *conn;   /* NULL: gone */
 	struct cc_slice *slice; /* NULL: none, or dead */
 	struct cc_member member;
 	uint64_t hello_end_ns, ping_seq;
@@ -69,7 +69,8 @@ static void refuse(struct cc_agent *a, const char *why)
 	if (a->refused_logged_ns && now - a->refused_logged_ns < REFUSED_LOG_NS)
 		return;
 	a->refused_logged_ns = now;
-	log_warn("agent: refused a connection: %s (%llu so far)", why, (unsigned long long)a->refused);
+	log_warn("agent: refused a connection: %s (%llu so far)", why,
+		 (unsigned long long)a->refused);
 }
 
 static void session_release(struct session *s)
@@ -108,7 +109,7 @@ static void session_failed(struct session *s, const char *text)
 	session_tell(s, &(struct cc_msg){ .type = CC_MSG_FAILED, .failed = { text } });
 }
 
-/* --- from the slice ----------------------------------------------------------------------------------- */
+/* --- from the slice --------------------------------------------------------------------------- */
 
 static void slice_message(void *arg, const struct cc_msg *msg)
 {
@@ -158,7 +159,8 @@ static void slice_dead(void *arg, const char *how)
 		s->reported = true;
 		session_tell(s, &(struct cc_msg){
 					.type = CC_MSG_ENDED,
-					.ended = { lost ? CC_END_PEER_LOST : CC_END_STOPPED, s->self, text, "" },
+					.ended = { lost ? CC_END_PEER_LOST : CC_END_STOPPED,
+						   s->self, text, "" },
 				});
 	}
 	session_release(s);
@@ -166,7 +168,7 @@ static void slice_dead(void *arg, const char *how)
 
 static const struct cc_slice_ops slice_ops = { .on_message = slice_message, .on_dead = slice_dead };
 
-/* --- from unum ---------------------------------------------------------------------------------------- */
+/* --- from unum -------------------------------------------------------------------------------- */
 
 static uint64_t spec_memory(const struct cc_vm_spec *spec)
 {
@@ -187,7 +189,8 @@ static unsigned spec_vcpus(const struct cc_vm_spec *spec)
 	return n;
 }
 
-/* Takes what the VM needs from what this node lends.  False: there is not enough, `text` says of what. */
+/* Takes what the VM needs from what this node lends.  False: there is not enough, `text` says of
+ * what. */
 static bool lend(struct session *s, const struct cc_vm_spec *spec, char *text, size_t size)
 {
 	struct cc_agent *a = s->agent;
@@ -213,7 +216,8 @@ static bool lend(struct session *s, const struct cc_vm_spec *spec, char *text, s
 static void prepare(struct session *s, const struct cc_msg *msg)
 {
 	const struct cc_vm_spec *spec = &msg->prepare;
-	uint64_t dead_ns = (spec->dead_after_ms ? spec->dead_after_ms : CC_DEAD_AFTER_MS) * NS_PER_MS;
+	uint64_t dead_ns =
+		(spec->dead_after_ms ? spec->dead_after_ms : CC_DEAD_AFTER_MS) * NS_PER_MS;
 	char text[200];
 	int err;
 
@@ -222,8 +226,8 @@ static void prepare(struct session *s, const struct cc_msg *msg)
 	snprintf(s->node_name, sizeof(s->node_name), "%s", spec->node_name[spec->self]);
 	cc_member_init(&s->member, dead_ns, clock_now_ns());
 	if (*s->agent->cfg.name && strcmp(s->agent->cfg.name, s->node_name)) {
-		snprintf(text, sizeof(text), "this is the agent of node %s, not %s", s->agent->cfg.name,
-			 s->node_name);
+		snprintf(text, sizeof(text), "this is the agent of node %s, not %s",
+			 s->agent->cfg.name, s->node_name);
 		session_failed(s, text);
 		return;
 	}
@@ -231,10 +235,11 @@ static void prepare(struct session *s, const struct cc_msg *msg)
 		session_failed(s, text);
 		return;
 	}
-	err = cc_slice_start(s->agent->loop, s->agent->cfg.slice_path, s->vm_name, dead_ns, &slice_ops, s,
-			     &s->slice);
+	err = cc_slice_start(s->agent->loop, s->agent->cfg.slice_path, s->vm_name, dead_ns,
+			     &slice_ops, s, &s->slice);
 	if (err) {
-		snprintf(text, sizeof(text), "node %s cannot start a slice: %s", s->node_name, strerror(-err));
+		snprintf(text, sizeof(text), "node %s cannot start a slice: %s", s->node_name,
+			 strerror(-err));
 		session_failed(s, text);
 		return;
 	}
@@ -308,7 +313,8 @@ static void conn_message(void *arg, const struct cc_msg *msg)
 		session_drop(s);
 		return;
 	}
-	session_tell(s, &(struct cc_msg){ .type = CC_MSG_HELLO, .hello = { CC_VERSION, s->agent->cfg.name } });
+	session_tell(s, &(struct cc_msg){ .type = CC_MSG_HELLO,
+					  .hello = { CC_VERSION, s->agent->cfg.name } });
 	s->phase = SESSION_IDLE;
 	if (msg->hello.version == CC_VERSION)
 		return;
@@ -361,7 +367,7 @@ static void on_accept(void *arg, uint32_t events)
 	a->session[slot] = s;
 }
 
-/* --- time --------------------------------------------------------------------------------------------- */
+/* --- time ------------------------------------------------------------------------------------- */
 
 static void session_tick(struct session *s, uint64_t now_ns)
 {
@@ -386,7 +392,8 @@ static void session_tick(struct session *s, uint64_t now_ns)
 	if (effects & CC_MEMBER_PING)
 		session_tell(s, &(struct cc_msg){ .type = CC_MSG_PING, .ping = { ++s->ping_seq } });
 	if (effects & CC_MEMBER_LOST) {
-		log_warn("agent: vm %s: unum is silent for too long, the slice is killed", s->vm_name);
+		log_warn("agent: vm %s: unum is silent for too long, the slice is killed",
+			 s->vm_name);
 		session_drop(s);
 	}
 }
@@ -400,7 +407,7 @@ void cc_agent_tick(struct cc_agent *a)
 			session_tick(a->session[i], now);
 }
 
-/* --- life --------------------------------------------------------------------------------------------- */
+/* --- life ------------------------------------------------------------------------------------- */
 
 int cc_agent_open(struct cc_loop *loop, const struct cc_agent_config *cfg, struct cc_agent **out)
 {

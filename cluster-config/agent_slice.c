@@ -51,7 +51,8 @@ static void on_exit_event(void *arg, uint32_t events)
 	(void)events;
 	cc_loop_del(s->loop, &s->watch);
 	if (cc_child_reap(&s->child, 0, s->how))
-		log_error("agent: pidfd %d was not ready", pidfd); /* cannot be: the event said so */
+		log_error("agent: pidfd %d was not ready",
+			  pidfd); /* cannot be: the event said so */
 	dead_check(s);
 }
 
@@ -161,7 +162,8 @@ void cc_slice_tick(struct cc_slice *s, uint64_t now_ns)
 	}
 	effects = cc_member_step(&s->member, s->paused ? CC_MEMBER_DEAF : CC_MEMBER_TICK, now_ns);
 	if (effects & CC_MEMBER_PING)
-		cc_slice_send(s, &(struct cc_msg){ .type = CC_MSG_PING, .ping = { ++s->ping_seq } });
+		cc_slice_send(s,
+			      &(struct cc_msg){ .type = CC_MSG_PING, .ping = { ++s->ping_seq } });
 	if (effects & CC_MEMBER_SILENT)
 		log_warn("agent: slice pid %d is silent", s->child.pid);
 	if (effects & CC_MEMBER_LOST) {

@@ -2,8 +2,8 @@
 /*
  * cluster-config/agent_slice.h - one slice process as its agent sees it.
  *
- * What      The process, its channel and its heartbeat.  Reports upwards by ops; `on_dead` is the last and comes when
- *           the process is reaped and all it ever said was delivered.
+ * What      The process, its channel and its heartbeat. Reports upwards by ops; `on_dead` is the
+ *           last and comes when the process is reaped and all it ever said was delivered.
  * Threads   The loop's.
  */
 #ifndef CC_AGENT_SLICE_H
@@ -20,8 +20,9 @@ struct cc_slice_ops {
 	void (*on_dead)(void *arg, const char *how);
 };
 
-MUST_CHECK int cc_slice_start(struct cc_loop *loop, const char *path, const char *vm_name, uint64_t dead_ns,
-			      const struct cc_slice_ops *ops, void *arg, struct cc_slice **out);
+MUST_CHECK int cc_slice_start(struct cc_loop *loop, const char *path, const char *vm_name,
+			      uint64_t dead_ns, const struct cc_slice_ops *ops, void *arg,
+			      struct cc_slice **out);
 void cc_slice_send(struct cc_slice *s, const struct cc_msg *msg);
 bool cc_slice_busy(const struct cc_slice *s); /* see cc_conn_busy */
 void cc_slice_pause(struct cc_slice *s, bool pause);

@@ -3,10 +3,11 @@
  * cluster-config/chan.c - the slice's end of the channel to its agent.
  *
  * Owns      The socket, a reader thread and a short queue of messages that wait for cc_chan_recv.
- * Threads   The reader answers PING at once and queues the rest; senders take turns under `send_lock`.
+ * Threads   The reader answers PING at once and queues the rest; senders take turns under
+ *           `send_lock`.
  * I/O       Blocking reads and writes on the socket.
- * Limits    QUEUE_MAX messages wait; while it is full the reader reads no further, PINGs included, so that a
- *           slice which takes no messages for dead_after counts as dead.
+ * Limits    QUEUE_MAX messages wait; while it is full the reader reads no further, PINGs included,
+ *           so that a slice which takes no messages for dead_after counts as dead.
  */
 #include "base/assert.h"
 #include "base/bytes.h"
@@ -25,7 +26,7 @@ struct cc_chan {
 	int fd;
 	pthread_t reader;
 	pthread_mutex_t send_lock; /* one frame at a time */
-	pthread_mutex_t lock;	   /* guards all below */
+	pthread_mutex_t lock;      /* guards all below */
 	pthread_cond_t filled, drained;
 	struct cc_msg queue[QUEUE_MAX];
 	unsigned first, count;
@@ -169,8 +170,8 @@ int cc_chan_recv(struct cc_chan *c, struct cc_msg *out, uint64_t timeout_ns)
 
 	pthread_mutex_lock(&c->lock);
 	while (!c->count && !c->gone && !err)
-		err = end_ns ? pthread_cond_timedwait(&c->filled, &c->lock, &end) :
-			       pthread_cond_wait(&c->filled, &c->lock);
+		err = end_ns ? pthread_cond_timedwait(&c->filled, &c->lock, &end)
+			     : pthread_cond_wait(&c->filled, &c->lock);
 	if (c->count) {
 		*out = c->queue[c->first];
 		c->first = (c->first + 1) % QUEUE_MAX;

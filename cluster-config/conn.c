@@ -29,7 +29,7 @@ struct cc_conn {
 	void *arg;
 	bool connecting, open; /* TCP not there yet; handshake done */
 	bool paused, ssl_wants_write;
-	bool again;	  /* resumed: bytes may wait inside TLS, where epoll does not see them */
+	bool again; /* resumed: bytes may wait inside TLS, where epoll does not see them */
 	bool watched;
 	bool busy, freed; /* inside on_event; cc_conn_free was called meanwhile */
 	uint8_t *in, *out;
@@ -103,7 +103,8 @@ static ssize_t raw_result(struct cc_conn *c, ssize_t n)
 		return n;
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return 0;
-	fail(c, -EPIPE, false, n < 0 && errno != EPIPE ? strerror(errno) : "closed by the other side");
+	fail(c, -EPIPE, false,
+	     n < 0 && errno != EPIPE ? strerror(errno) : "closed by the other side");
 	return -1;
 }
 
@@ -140,10 +141,12 @@ static void out_flush(struct cc_conn *c)
 
 static void watch_update(struct cc_conn *c)
 {
-	bool write = c->connecting || c->ssl_wants_write || c->again || c->err || (c->open && c->out_len > c->out_at);
+	bool write = c->connecting || c->ssl_wants_write || c->again || c->err ||
+		     (c->open && c->out_len > c->out_at);
 
 	if (c->watched)
-		cc_loop_set(c->loop, &c->watch, (c->paused && !c->err ? 0 : EPOLLIN) | (write ? EPOLLOUT : 0));
+		cc_loop_set(c->loop, &c->watch,
+			    (c->paused && !c->err ? 0 : EPOLLIN) | (write ? EPOLLOUT : 0));
 }
 
 static void unwatch(struct cc_conn *c)
@@ -259,7 +262,8 @@ static void on_event(void *arg, uint32_t events)
 	if (!c->err && c->open && !c->freed) {
 		out_flush(c);
 		if (events & (EPOLLERR | EPOLLHUP))
-			c->paused = false; /* or the loop would spin on an event that nobody takes */
+			c->paused =
+				false; /* or the loop would spin on an event that nobody takes */
 		in_pump(c);
 	}
 	if (c->err) {
@@ -333,6 +337,8 @@ void cc_conn_send(struct cc_conn *c, const struct cc_msg *msg)
 		err = room_make(&c->out, &c->out_room, c->out_len + len);
 	if (err) {
 		fail(c, err, false, "too much waits to be sent");
+		shutdown(c->watch.fd,
+			 SHUT_RDWR); /* makes an event, whether or not the other side reads */
 	} else {
 		memcpy(c->out + c->out_len, frame, len);
 		c->out_len += len;

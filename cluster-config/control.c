@@ -4,7 +4,7 @@
  *
  * What      The only file that knows protobuf-c; users see struct cc_msg.
  * Threads   Any; no shared state.
- * Limits    CC_FRAME_MAX bytes.  What does not fit the limits of control.h is rejected as a whole.
+ * Limits    CC_FRAME_MAX bytes; a message outside the limits of control.h is rejected as a whole.
  */
 #include "cluster-config/control.h"
 
@@ -18,16 +18,17 @@
 STATIC_ASSERT(VCPUS_MAX <= 255 && NODES_MAX <= 255, "vcpu_node travels as bytes");
 
 static const char *const msg_names[CC_MSG_TYPES] = {
-	[CC_MSG_NONE] = "none",	      [CC_MSG_HELLO] = "hello",	      [CC_MSG_PREPARE] = "prepare",
-	[CC_MSG_PREPARED] = "prepared", [CC_MSG_FAILED] = "failed",   [CC_MSG_CONNECT] = "connect",
-	[CC_MSG_READY] = "ready",     [CC_MSG_RUN] = "run",	      [CC_MSG_CONSOLE] = "console",
-	[CC_MSG_PROGRESS] = "progress", [CC_MSG_ENDED] = "ended",     [CC_MSG_STATS] = "stats",
-	[CC_MSG_STOP] = "stop",	      [CC_MSG_PING] = "ping",	      [CC_MSG_PONG] = "pong",
+	[CC_MSG_NONE] = "none",         [CC_MSG_HELLO] = "hello",   [CC_MSG_PREPARE] = "prepare",
+	[CC_MSG_PREPARED] = "prepared", [CC_MSG_FAILED] = "failed", [CC_MSG_CONNECT] = "connect",
+	[CC_MSG_READY] = "ready",       [CC_MSG_RUN] = "run",       [CC_MSG_CONSOLE] = "console",
+	[CC_MSG_PROGRESS] = "progress", [CC_MSG_ENDED] = "ended",   [CC_MSG_STATS] = "stats",
+	[CC_MSG_STOP] = "stop",         [CC_MSG_PING] = "ping",     [CC_MSG_PONG] = "pong",
 };
 
 static const char *const end_names[CC_ENDS] = {
-	[CC_END_POWEROFF] = "poweroff", [CC_END_CRASH] = "crash",     [CC_END_PEER_LOST] = "peer-lost",
-	[CC_END_ERROR] = "error",	[CC_END_STOPPED] = "stopped",
+	[CC_END_POWEROFF] = "poweroff",   [CC_END_CRASH] = "crash",
+	[CC_END_PEER_LOST] = "peer-lost", [CC_END_ERROR] = "error",
+	[CC_END_STOPPED] = "stopped",
 };
 
 const char *cc_msg_name(enum cc_msg_type type)
@@ -40,7 +41,7 @@ const char *cc_end_name(enum cc_end reason)
 	return reason < CC_ENDS ? end_names[reason] : "?";
 }
 
-/* --- encode ------------------------------------------------------------------------------------------- */
+/* --- encode ----------------------------------------------------------------------------------- */
 
 /* protobuf-c takes char *, and never writes through it when it packs. */
 static char *str(const char *s)
@@ -147,12 +148,14 @@ static int connect_encode(const struct cc_connect *c, Unum__Msg *msg, uint8_t **
 }
 
 /* Counters have the same names on both sides; the list is written once. */
-#define STATS_COUNTERS(X)                                                                          \
-	X(node) X(vcpus) X(memory_bytes) X(faults_read) X(faults_write) X(faults_upgrade)          \
-	X(faults_local) X(pages_sent) X(pages_received) X(invalidations_received)                  \
-	X(latency_p50_ns) X(latency_p99_ns) X(ipis_sent_remote) X(ipis_received_remote)            \
-	X(mmio_remote) X(exits) X(msgs_sent) X(msgs_received) X(bytes_sent) X(bytes_received)      \
-	X(refused) X(guest_ns)
+#define STATS_COUNTERS(X)                                                                   \
+	X(node)                                                                             \
+	X(vcpus)                                                                            \
+	X(memory_bytes) X(faults_read) X(faults_write) X(faults_upgrade) X(faults_local)    \
+		X(pages_sent) X(pages_received) X(invalidations_received) X(latency_p50_ns) \
+			X(latency_p99_ns) X(ipis_sent_remote) X(ipis_received_remote)       \
+				X(mmio_remote) X(exits) X(msgs_sent) X(msgs_received)       \
+					X(bytes_sent) X(bytes_received) X(refused) X(guest_ns)
 
 static int stats_encode(const struct cc_stats *s, Unum__Msg *msg, uint8_t **frame, size_t *len)
 {
@@ -176,7 +179,8 @@ static int stats_encode(const struct cc_stats *s, Unum__Msg *msg, uint8_t **fram
 	return frame_pack(msg, frame, len);
 }
 
-static int text_encode(const char *text, Unum__Text **slot, Unum__Msg *msg, uint8_t **frame, size_t *len)
+static int text_encode(const char *text, Unum__Text **slot, Unum__Msg *msg, uint8_t **frame,
+		       size_t *len)
 {
 	Unum__Text pb = UNUM__TEXT__INIT;
 
@@ -220,7 +224,8 @@ static int small_encode(const struct cc_msg *in, Unum__Msg *msg, uint8_t **frame
 		msg->prepared = &prepared;
 		break;
 	case CC_MSG_CONSOLE:
-		console.data = (ProtobufCBinaryData){ in->console.len, (uint8_t *)in->console.data };
+		console.data =
+			(ProtobufCBinaryData){ in->console.len, (uint8_t *)in->console.data };
 		msg->console = &console;
 		break;
 	default:
@@ -235,13 +240,13 @@ static int small_encode(const struct cc_msg *in, Unum__Msg *msg, uint8_t **frame
 }
 
 static const Unum__Msg__KindCase kind_of[CC_MSG_TYPES] = {
-	[CC_MSG_HELLO] = UNUM__MSG__KIND_HELLO,	      [CC_MSG_PREPARE] = UNUM__MSG__KIND_PREPARE,
+	[CC_MSG_HELLO] = UNUM__MSG__KIND_HELLO,       [CC_MSG_PREPARE] = UNUM__MSG__KIND_PREPARE,
 	[CC_MSG_PREPARED] = UNUM__MSG__KIND_PREPARED, [CC_MSG_FAILED] = UNUM__MSG__KIND_FAILED,
 	[CC_MSG_CONNECT] = UNUM__MSG__KIND_CONNECT,   [CC_MSG_READY] = UNUM__MSG__KIND_READY,
-	[CC_MSG_RUN] = UNUM__MSG__KIND_RUN,	      [CC_MSG_CONSOLE] = UNUM__MSG__KIND_CONSOLE,
+	[CC_MSG_RUN] = UNUM__MSG__KIND_RUN,           [CC_MSG_CONSOLE] = UNUM__MSG__KIND_CONSOLE,
 	[CC_MSG_PROGRESS] = UNUM__MSG__KIND_PROGRESS, [CC_MSG_ENDED] = UNUM__MSG__KIND_ENDED,
-	[CC_MSG_STATS] = UNUM__MSG__KIND_STATS,	      [CC_MSG_STOP] = UNUM__MSG__KIND_STOP,
-	[CC_MSG_PING] = UNUM__MSG__KIND_PING,	      [CC_MSG_PONG] = UNUM__MSG__KIND_PONG,
+	[CC_MSG_STATS] = UNUM__MSG__KIND_STATS,       [CC_MSG_STOP] = UNUM__MSG__KIND_STOP,
+	[CC_MSG_PING] = UNUM__MSG__KIND_PING,         [CC_MSG_PONG] = UNUM__MSG__KIND_PONG,
 };
 
 int cc_msg_encode(const struct cc_msg *in, uint8_t **frame, size_t *len)
@@ -276,9 +281,10 @@ int cc_msg_encode(const struct cc_msg *in, uint8_t **frame, size_t *len)
 	}
 }
 
-/* --- decode ------------------------------------------------------------------------------------------- */
+/* --- decode ----------------------------------------------------------------------------------- */
 
-#define FRAMES_LIMIT (1ull << 40) /* frames a VM could have at all: keeps sums of range fields in bounds */
+#define FRAMES_LIMIT \
+	(1ull << 40) /* frames a VM could have at all: keeps sums of range fields in bounds */
 
 static bool ranges_decode(const Unum__Prepare *pb, struct cc_vm_spec *s)
 {
@@ -309,8 +315,8 @@ static bool devices_decode(const Unum__Prepare *pb, struct cc_vm_spec *s)
 
 		if (d->kind >= CC_DEV_KINDS || d->node >= s->nodes)
 			return false;
-		s->device[i] = (struct cc_device){ (enum cc_device_kind)d->kind, (node_id)d->node, d->readonly,
-						   d->path };
+		s->device[i] = (struct cc_device){ (enum cc_device_kind)d->kind, (node_id)d->node,
+						   d->readonly, d->path };
 	}
 	s->devices = (unsigned)pb->n_device;
 	return true;
@@ -319,8 +325,8 @@ static bool devices_decode(const Unum__Prepare *pb, struct cc_vm_spec *s)
 static bool prepare_decode(const Unum__Prepare *pb, struct cc_vm_spec *s)
 {
 	if (pb->n_node_name < 1 || pb->n_node_name > NODES_MAX || pb->self >= pb->n_node_name ||
-	    pb->vm_key.len != CC_KEY_BYTES || pb->vcpu_node.len < 1 || pb->vcpu_node.len > VCPUS_MAX ||
-	    pb->numa > CC_NUMA_FLAT || pb->engine > CC_ENGINE_KVM)
+	    pb->vm_key.len != CC_KEY_BYTES || pb->vcpu_node.len < 1 ||
+	    pb->vcpu_node.len > VCPUS_MAX || pb->numa > CC_NUMA_FLAT || pb->engine > CC_ENGINE_KVM)
 		return false;
 	s->nodes = (unsigned)pb->n_node_name;
 	s->self = (node_id)pb->self;

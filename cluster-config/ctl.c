@@ -25,9 +25,10 @@
 #include <unistd.h>
 
 #define JOIN_NS (5 * NS_PER_S)
-#define START_NS (120 * NS_PER_S)    /* per phase: kernels are read and unpacked in it */
-#define STOP_NS (3 * NS_PER_S)	     /* for statistics */
-#define STOP_LOSS_NS (800 * NS_PER_MS) /* the same when a node is lost: all must be over within 2 s */
+#define START_NS (120 * NS_PER_S) /* per phase: kernels are read and unpacked in it */
+#define STOP_NS (3 * NS_PER_S)    /* for statistics */
+#define STOP_LOSS_NS \
+	(800 * NS_PER_MS) /* the same when a node is lost: all must be over within 2 s */
 
 enum peer_state {
 	PEER_JOINING, /* TLS, then HELLO */
@@ -88,7 +89,7 @@ static bool all_in(const struct cc_ctl *c, enum peer_state state)
 	return true;
 }
 
-/* --- end ---------------------------------------------------------------------------------------------- */
+/* --- end -------------------------------------------------------------------------------------- */
 
 static void over(struct cc_ctl *c)
 {
@@ -160,9 +161,10 @@ static void start_failed(struct peer *p, const char *text)
 	over(c);
 }
 
-/* --- start -------------------------------------------------------------------------------------------- */
+/* --- start ------------------------------------------------------------------------------------ */
 
-static const char *path_absolute(const struct cc_ctl *c, const char *path, char out[static PATH_MAX])
+static const char *path_absolute(const struct cc_ctl *c, const char *path,
+				 char out[static PATH_MAX])
 {
 	if (*path == '/' || !*path)
 		return path;
@@ -190,7 +192,8 @@ static void prepare_send(struct peer *p)
 			spec->device[i].path = path_absolute(c, spec->device[i].path, disk[disks]);
 			disks++;
 		}
-	snprintf(listen, sizeof(listen), strchr(node_of(p)->address, ':') ? v6 : v4, node_of(p)->address);
+	snprintf(listen, sizeof(listen), strchr(node_of(p)->address, ':') ? v6 : v4,
+		 node_of(p)->address);
 	spec->fabric_listen = listen;
 	peer_send(p, &msg);
 }
@@ -239,16 +242,18 @@ static void hello_take(struct peer *p, const struct cc_hello *hello)
 
 	p->state = PEER_JOINED;
 	if (hello->version != CC_VERSION) {
-		snprintf(text, sizeof(text), "the agent speaks version %u, this unum %u", hello->version, CC_VERSION);
+		snprintf(text, sizeof(text), "the agent speaks version %u, this unum %u",
+			 hello->version, CC_VERSION);
 		start_failed(p, text);
 	} else if (*hello->name && strcmp(hello->name, node->name)) {
-		snprintf(text, sizeof(text), "the agent at this address is that of node %.63s", hello->name);
+		snprintf(text, sizeof(text), "the agent at this address is that of node %.63s",
+			 hello->name);
 		start_failed(p, text);
 	}
 	join_check(p->ctl);
 }
 
-/* --- messages ----------------------------------------------------------------------------------------- */
+/* --- messages --------------------------------------------------------------------------------- */
 
 static void stats_take(struct peer *p, const struct cc_stats *s)
 {
@@ -276,11 +281,14 @@ static void run_message(struct peer *p, const struct cc_msg *msg)
 		stats_take(p, &msg->stats);
 		break;
 	default:
-		log_warn("ctl: node %s sent %s out of turn", node_of(p)->name, cc_msg_name(msg->type));
+		log_warn("ctl: node %s sent %s out of turn", node_of(p)->name,
+			 cc_msg_name(msg->type));
 	}
-	/* Statistics precede the answer to STOP; a slice that is dead (told by its agent) has none. */
-	dead = msg->type == CC_MSG_ENDED && (msg->ended.reason == CC_END_STOPPED ||
-					     (msg->ended.reason == CC_END_PEER_LOST && msg->ended.node == p->self));
+	/* Statistics precede the answer to STOP; a slice that is dead (told by its agent) has none.
+	 */
+	dead = msg->type == CC_MSG_ENDED &&
+	       (msg->ended.reason == CC_END_STOPPED ||
+		(msg->ended.reason == CC_END_PEER_LOST && msg->ended.node == p->self));
 	if (c->phase == CC_CTL_STOP && ((p->ended && p->has_stats) || dead)) {
 		p->state = PEER_DONE;
 		stop_check(c);
@@ -305,7 +313,8 @@ static void start_message(struct peer *p, const struct cc_msg *msg)
 	} else if (msg->type == CC_MSG_ENDED) {
 		start_failed(p, msg->ended.text);
 	} else {
-		log_warn("ctl: node %s sent %s out of turn", node_of(p)->name, cc_msg_name(msg->type));
+		log_warn("ctl: node %s sent %s out of turn", node_of(p)->name,
+			 cc_msg_name(msg->type));
 	}
 }
 
@@ -337,7 +346,7 @@ static void on_message(void *arg, const struct cc_msg *msg)
 	}
 }
 
-/* --- connections -------------------------------------------------------------------------------------- */
+/* --- connections ------------------------------------------------------------------------------ */
 
 static void peer_gone(struct peer *p, const char *why, bool refused)
 {
@@ -353,10 +362,13 @@ static void peer_gone(struct peer *p, const char *why, bool refused)
 	if (c->phase == CC_CTL_STOP) {
 		stop_check(c);
 	} else if (c->phase == CC_CTL_RUN) {
-		snprintf(text, sizeof(text), "the agent of node %s is gone: %s", node_of(p)->name, why);
-		verdict_report(c, p->self, &(struct cc_ended){ CC_END_PEER_LOST, p->self, text, "" });
+		snprintf(text, sizeof(text), "the agent of node %s is gone: %s", node_of(p)->name,
+			 why);
+		verdict_report(c, p->self,
+			       &(struct cc_ended){ CC_END_PEER_LOST, p->self, text, "" });
 	} else if (joining) {
-		snprintf(text, sizeof(text), refused ? "not our agent, or another pool key (%s)" : "%s", why);
+		snprintf(text, sizeof(text),
+			 refused ? "not our agent, or another pool key (%s)" : "%s", why);
 		start_failed(p, text);
 		join_check(c);
 	} else {
@@ -378,7 +390,9 @@ static void on_close(void *arg, const char *why, bool garbage)
 	peer_gone(arg, why, garbage);
 }
 
-static const struct cc_conn_ops conn_ops = { .on_open = on_open, .on_message = on_message, .on_close = on_close };
+static const struct cc_conn_ops conn_ops = { .on_open = on_open,
+					     .on_message = on_message,
+					     .on_close = on_close };
 
 static int peer_connect(struct peer *p, const char **why)
 {
@@ -404,14 +418,15 @@ static int peer_connect(struct peer *p, const char **why)
 	}
 	freeaddrinfo(found);
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	err = cc_conn_make(p->ctl->loop, fd, CC_CONN_TLS_CLIENT, p->ctl->tls, &conn_ops, p, &p->conn);
+	err = cc_conn_make(p->ctl->loop, fd, CC_CONN_TLS_CLIENT, p->ctl->tls, &conn_ops, p,
+			   &p->conn);
 	if (err)
 		*why = strerror(-err);
 	return err;
 }
 
-int cc_ctl_open(struct cc_loop *loop, const struct cc_topology *t, const struct cc_vm *vm, struct cc_tls *tls,
-		const struct cc_ctl_ops *ops, void *arg, struct cc_ctl **out)
+int cc_ctl_open(struct cc_loop *loop, const struct cc_topology *t, const struct cc_vm *vm,
+		struct cc_tls *tls, const struct cc_ctl_ops *ops, void *arg, struct cc_ctl **out)
 {
 	struct cc_ctl *c = calloc(1, sizeof(*c));
 	const char *why = "";
@@ -420,7 +435,8 @@ int cc_ctl_open(struct cc_loop *loop, const struct cc_topology *t, const struct 
 		return -ENOMEM;
 	*c = (struct cc_ctl){ .loop = loop, .t = t, .vm = vm, .tls = tls, .ops = ops, .arg = arg };
 	if (getrandom(&c->vm_id, sizeof(c->vm_id), 0) != sizeof(c->vm_id) ||
-	    getrandom(c->vm_key, CC_KEY_BYTES, 0) != CC_KEY_BYTES || !getcwd(c->cwd, sizeof(c->cwd))) {
+	    getrandom(c->vm_key, CC_KEY_BYTES, 0) != CC_KEY_BYTES ||
+	    !getcwd(c->cwd, sizeof(c->cwd))) {
 		free(c);
 		return -EIO;
 	}
@@ -451,7 +467,7 @@ void cc_ctl_close(struct cc_ctl *c)
 	free(c);
 }
 
-/* --- time --------------------------------------------------------------------------------------------- */
+/* --- time ------------------------------------------------------------------------------------- */
 
 static void peer_tick(struct peer *p, uint64_t now_ns)
 {
@@ -474,9 +490,11 @@ static void peer_tick(struct peer *p, uint64_t now_ns)
 
 static void phase_timeout(struct cc_ctl *c)
 {
-	static const char *const waits_for[] = { [CC_CTL_JOIN] = "no answer in time",
-						 [CC_CTL_PREPARE] = "the slice is not prepared in time",
-						 [CC_CTL_CONNECT] = "the slice does not reach its peers in time" };
+	static const char *const waits_for[] = {
+		[CC_CTL_JOIN] = "no answer in time",
+		[CC_CTL_PREPARE] = "the slice is not prepared in time",
+		[CC_CTL_CONNECT] = "the slice does not reach its peers in time"
+	};
 	static const enum peer_state state_after[] = { [CC_CTL_JOIN] = PEER_JOINED,
 						       [CC_CTL_PREPARE] = PEER_PREPARED,
 						       [CC_CTL_CONNECT] = PEER_READY };
@@ -506,7 +524,7 @@ void cc_ctl_tick(struct cc_ctl *c)
 	}
 }
 
-/* --- console and what is known ------------------------------------------------------------------------ */
+/* --- console and what is known ---------------------------------------------------------------- */
 
 static struct peer *console_peer(const struct cc_ctl *c)
 {
@@ -518,7 +536,8 @@ void cc_ctl_console(struct cc_ctl *c, const uint8_t *data, size_t len)
 	while (c->phase == CC_CTL_RUN && len) {
 		size_t part = len > CC_CONSOLE_MAX ? CC_CONSOLE_MAX : len;
 
-		peer_send(console_peer(c), &(struct cc_msg){ .type = CC_MSG_CONSOLE, .console = { data, part } });
+		peer_send(console_peer(c),
+			  &(struct cc_msg){ .type = CC_MSG_CONSOLE, .console = { data, part } });
 		data += part;
 		len -= part;
 	}

@@ -2,8 +2,8 @@
 /*
  * cluster-config/ctl.h - one VM over its nodes, as `unum` controls it.
  *
- * What      Joins the agents, starts the VM in two phases, carries its console, finds out why it ended, gathers the
- *           statistics.  One connection per node.
+ * What      Joins the agents, starts the VM in two phases, carries its console, finds out why it
+ *           ended, gathers the statistics.  One connection per node.
  *
  *             JOIN -> PREPARE -> CONNECT -> RUN -> STOP -> OVER
  *
@@ -16,13 +16,21 @@
 #include "cluster-config/loop.h"
 #include "cluster-config/tls.h"
 
-enum cc_ctl_phase { CC_CTL_JOIN, CC_CTL_PREPARE, CC_CTL_CONNECT, CC_CTL_RUN, CC_CTL_STOP, CC_CTL_OVER };
+enum cc_ctl_phase {
+	CC_CTL_JOIN,
+	CC_CTL_PREPARE,
+	CC_CTL_CONNECT,
+	CC_CTL_RUN,
+	CC_CTL_STOP,
+	CC_CTL_OVER
+};
 
 /* How it all went, once the phase is OVER. */
 enum cc_ctl_result {
-	CC_CTL_ENDED,	     /* it ran: the verdict says how it ended */
-	CC_CTL_NOT_JOINED,   /* an agent could not be reached or would not talk to us; nothing was started */
-	CC_CTL_NOT_STARTED,  /* a slice could not start */
+	CC_CTL_ENDED,       /* it ran: the verdict says how it ended */
+	CC_CTL_NOT_JOINED,  /* an agent could not be reached or would not talk to us; nothing was
+			       started */
+	CC_CTL_NOT_STARTED, /* a slice could not start */
 };
 
 #define CC_CTL_TICK_MS 50
@@ -39,8 +47,9 @@ struct cc_ctl_ops {
 struct cc_ctl;
 
 /* All borrowed until cc_ctl_close. */
-MUST_CHECK int cc_ctl_open(struct cc_loop *loop, const struct cc_topology *t, const struct cc_vm *vm,
-			   struct cc_tls *tls, const struct cc_ctl_ops *ops, void *arg, struct cc_ctl **out);
+MUST_CHECK int cc_ctl_open(struct cc_loop *loop, const struct cc_topology *t,
+			   const struct cc_vm *vm, struct cc_tls *tls, const struct cc_ctl_ops *ops,
+			   void *arg, struct cc_ctl **out);
 /* At least every CC_CTL_TICK_MS. */
 void cc_ctl_tick(struct cc_ctl *c);
 /* Ends the VM, or the start of it, because the user wants so. */

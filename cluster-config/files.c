@@ -43,7 +43,8 @@ int cc_file_read(const char *path, size_t max, char **text, size_t *len)
 			}
 			buf = grown;
 		}
-		n = read(fd, buf + have, room - have - 1 < max - have ? room - have - 1 : max - have);
+		n = read(fd, buf + have,
+			 room - have - 1 < max - have ? room - have - 1 : max - have);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
@@ -101,8 +102,13 @@ static bool is_bzimage(const uint8_t *head, size_t len)
 
 static bool is_elf_x86(const uint8_t *head, size_t len)
 {
-	return len >= 20 && !memcmp(head, "\x7f" "ELF", 4) &&
-	       (get_le16(head + ELF_MACHINE_AT) == EM_386_ID || get_le16(head + ELF_MACHINE_AT) == EM_X86_64_ID);
+	return len >= 20 &&
+	       !memcmp(head,
+		       "\x7f"
+		       "ELF",
+		       4) &&
+	       (get_le16(head + ELF_MACHINE_AT) == EM_386_ID ||
+		get_le16(head + ELF_MACHINE_AT) == EM_X86_64_ID);
 }
 
 int cc_kernel_check(const char *path, char why[static CC_FILES_WHY_MAX])

@@ -54,8 +54,8 @@ static uint16_t port_of(int fd)
 
 	if (getsockname(fd, (struct sockaddr *)&a, &len))
 		return 0;
-	return ntohs(a.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&a)->sin6_port :
-					       ((struct sockaddr_in *)&a)->sin_port);
+	return ntohs(a.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&a)->sin6_port
+					     : ((struct sockaddr_in *)&a)->sin_port);
 }
 
 static int sockets_open(struct cc_topology *t, const struct cc_vm *vm, int *fd)
@@ -64,7 +64,9 @@ static int sockets_open(struct cc_topology *t, const struct cc_vm *vm, int *fd)
 
 	for (unsigned i = 0; i < vm->shares; i++) {
 		struct cc_node *n = &t->node[vm->share[i].node];
-		int err = cc_address_is_loopback(n->address) ? cc_listen(n->address, n->port, &fd[i]) : -EXDEV;
+		int err = cc_address_is_loopback(n->address)
+				  ? cc_listen(n->address, n->port, &fd[i])
+				  : -EXDEV;
 
 		if (!err) {
 			n->port = port_of(fd[i]);
@@ -72,10 +74,10 @@ static int sockets_open(struct cc_topology *t, const struct cc_vm *vm, int *fd)
 		}
 		bad++;
 		fd[i] = -1;
-		fprintf(stderr, "%s:%u:%u: error: node '%s' (%s, port %u): %s\n", t->file, n->mark.line,
-			n->mark.col, n->name, n->address, n->port,
-			err == -EXDEV ? "only agents on loopback addresses can be started from here" :
-					strerror(-err));
+		fprintf(stderr, "%s:%u:%u: error: node '%s' (%s, port %u): %s\n", t->file,
+			n->mark.line, n->mark.col, n->name, n->address, n->port,
+			err == -EXDEV ? "only agents on loopback addresses can be started from here"
+				      : strerror(-err));
 	}
 	if (!bad)
 		return 0;
@@ -104,12 +106,13 @@ static int key_pipe(const struct cc_key *key, int *out)
 	return 0;
 }
 
-static int agent_spawn(const struct cc_node *node, const struct cc_key *key, const char *slice_path, int listen_fd,
-		       struct cc_child *out)
+static int agent_spawn(const struct cc_node *node, const struct cc_key *key, const char *slice_path,
+		       int listen_fd, struct cc_child *out)
 {
 	char path[PATH_MAX], cpus[16], memory[32];
-	char *argv[16] = { path,      "--listen", "fd:3",     "--key", "fd:4",	 "--name",
-			   (char *)node->name, "--cpus",   cpus,	"--memory", memory };
+	char *argv[16] = { path,     "--listen",         "fd:3",   "--key", "fd:4",
+			   "--name", (char *)node->name, "--cpus", cpus,    "--memory",
+			   memory };
 	int fds[2] = { listen_fd, -1 }, err;
 
 	snprintf(cpus, sizeof(cpus), "%u", node->cpus);
@@ -128,8 +131,8 @@ static int agent_spawn(const struct cc_node *node, const struct cc_key *key, con
 	return err;
 }
 
-int cc_local_start(struct cc_topology *t, const struct cc_vm *vm, const struct cc_key *key, const char *slice_path,
-		   struct cc_local_agents *out)
+int cc_local_start(struct cc_topology *t, const struct cc_vm *vm, const struct cc_key *key,
+		   const char *slice_path, struct cc_local_agents *out)
 {
 	int fd[NODES_MAX], err = sockets_open(t, vm, fd);
 
@@ -144,8 +147,8 @@ int cc_local_start(struct cc_topology *t, const struct cc_vm *vm, const struct c
 		if (!err)
 			out->count++;
 		else
-			fprintf(stderr, "unum: the agent of node '%s' cannot be started: %s\n", node->name,
-				strerror(-err));
+			fprintf(stderr, "unum: the agent of node '%s' cannot be started: %s\n",
+				node->name, strerror(-err));
 		close(fd[i]);
 	}
 	if (err)

@@ -2,7 +2,8 @@
 /*
  * cluster-config/loop.h - a small event loop over epoll.
  *
- * Contract  One event is handled per cc_loop_once, so a handler may close and free whatever it likes.
+ * Contract  One event is handled per cc_loop_once, so a handler may close and free whatever it
+ *           likes.
  * Threads   One per loop.
  */
 #ifndef CC_LOOP_H

@@ -2,7 +2,7 @@
 /*
  * cluster-config/report.c - what the slices counted, for people and for programs.
  *
- * I/O       Writes one table or one JSON file.  JSON keys are a promise: they are only ever added.
+ * I/O       Writes one table or one JSON file. JSON keys are a promise: they are only ever added.
  */
 #include "cluster-config/report.h"
 
@@ -21,26 +21,33 @@ static void node_print(const struct cc_report *r, unsigned i, FILE *out)
 
 	fprintf(out, "node %s: ", r->t->node[share->node].name);
 	if (!s) {
-		fprintf(out, "%u vCPUs, %llu MiB; no statistics\n", share->vcpus, ull(share->memory >> 20));
+		fprintf(out, "%u vCPUs, %llu MiB; no statistics\n", share->vcpus,
+			ull(share->memory >> 20));
 		return;
 	}
-	fprintf(out, "%u vCPUs, %llu MiB, engine %s\n", s->vcpus, ull(s->memory_bytes >> 20), s->engine);
-	fprintf(out, "  remote faults   read %llu, write %llu, upgrade %llu (local %llu)\n", ull(s->faults_read),
-		ull(s->faults_write), ull(s->faults_upgrade), ull(s->faults_local));
-	fprintf(out, "  fault latency   p50 %.1f us, p99 %.1f us\n", (double)s->latency_p50_ns / 1e3,
-		(double)s->latency_p99_ns / 1e3);
-	fprintf(out, "  pages           sent %llu, received %llu, invalidated %llu\n", ull(s->pages_sent),
-		ull(s->pages_received), ull(s->invalidations_received));
+	fprintf(out, "%u vCPUs, %llu MiB, engine %s\n", s->vcpus, ull(s->memory_bytes >> 20),
+		s->engine);
+	fprintf(out, "  remote faults   read %llu, write %llu, upgrade %llu (local %llu)\n",
+		ull(s->faults_read), ull(s->faults_write), ull(s->faults_upgrade),
+		ull(s->faults_local));
+	fprintf(out, "  fault latency   p50 %.1f us, p99 %.1f us\n",
+		(double)s->latency_p50_ns / 1e3, (double)s->latency_p99_ns / 1e3);
+	fprintf(out, "  pages           sent %llu, received %llu, invalidated %llu\n",
+		ull(s->pages_sent), ull(s->pages_received), ull(s->invalidations_received));
 	fprintf(out, "  IPIs across     sent %llu, received %llu; device accesses across %llu\n",
 		ull(s->ipis_sent_remote), ull(s->ipis_received_remote), ull(s->mmio_remote));
-	fprintf(out, "  fabric          messages sent %llu, received %llu; MiB sent %.1f, received %.1f\n",
+	fprintf(out,
+		"  fabric          messages sent %llu, received %llu; MiB sent %.1f, received "
+		"%.1f\n",
 		ull(s->msgs_sent), ull(s->msgs_received), (double)s->bytes_sent / 1048576.0,
 		(double)s->bytes_received / 1048576.0);
 	if (s->refused)
-		fprintf(out, "  refused         %llu messages that were not ours\n", ull(s->refused));
+		fprintf(out, "  refused         %llu messages that were not ours\n",
+			ull(s->refused));
 	fprintf(out, "  hottest pages  ");
 	for (unsigned k = 0; k < CC_HOT_PAGES && s->hot[k].faults; k++)
-		fprintf(out, " 0x%llx:%llu", ull(s->hot[k].gfn << PAGE_SHIFT), ull(s->hot[k].faults));
+		fprintf(out, " 0x%llx:%llu", ull(s->hot[k].gfn << PAGE_SHIFT),
+			ull(s->hot[k].faults));
 	fprintf(out, "%s\n", s->hot[0].faults ? "  (address:faults)" : " none");
 }
 
@@ -49,7 +56,8 @@ void cc_report_print(const struct cc_report *r, FILE *out)
 	for (unsigned i = 0; i < r->vm->shares; i++)
 		node_print(r, i, out);
 	if (r->run_s >= 0)
-		fprintf(out, "vm %s: started in %.2f s, ran for %.2f s\n", r->vm->name, r->start_s, r->run_s);
+		fprintf(out, "vm %s: started in %.2f s, ran for %.2f s\n", r->vm->name, r->start_s,
+			r->run_s);
 }
 
 static json_t *hot_json(const struct cc_stats *s)
@@ -57,7 +65,8 @@ static json_t *hot_json(const struct cc_stats *s)
 	json_t *list = json_array();
 
 	for (unsigned k = 0; k < CC_HOT_PAGES && s->hot[k].faults; k++)
-		json_array_append_new(list, json_pack("{s:I, s:I}", "gpa", (json_int_t)(s->hot[k].gfn << PAGE_SHIFT),
+		json_array_append_new(list, json_pack("{s:I, s:I}", "gpa",
+						      (json_int_t)(s->hot[k].gfn << PAGE_SHIFT),
 						      "faults", (json_int_t)s->hot[k].faults));
 	return list;
 }
@@ -100,7 +109,8 @@ static void counters_json(json_t *node, const struct cc_stats *s)
 	};
 
 	for (unsigned i = 0; i < ARRAY_LEN(counter); i++)
-		json_object_set_new(node, counter[i].name, json_integer((json_int_t)counter[i].value));
+		json_object_set_new(node, counter[i].name,
+				    json_integer((json_int_t)counter[i].value));
 	json_object_set_new(node, "engine", json_string(s->engine));
 	json_object_set_new(node, "hot_pages", hot_json(s));
 	json_object_set_new(node, "latency_hist_ns_log2", hist_json(s));
@@ -109,9 +119,10 @@ static void counters_json(json_t *node, const struct cc_stats *s)
 static json_t *node_json(const struct cc_report *r, unsigned i)
 {
 	const struct cc_share *share = &r->vm->share[i];
-	json_t *node = json_pack("{s:s, s:i, s:I, s:b}", "name", r->t->node[share->node].name, "vcpus",
-				 (int)share->vcpus, "memory_kib", (json_int_t)(share->memory >> 10), "reported",
-				 r->stats[i] != NULL);
+	json_t *node =
+		json_pack("{s:s, s:i, s:I, s:b}", "name", r->t->node[share->node].name, "vcpus",
+			  (int)share->vcpus, "memory_kib", (json_int_t)(share->memory >> 10),
+			  "reported", r->stats[i] != NULL);
 
 	if (node && r->stats[i])
 		counters_json(node, r->stats[i]);
@@ -125,10 +136,11 @@ int cc_report_json(const struct cc_report *r, const char *path)
 
 	for (unsigned i = 0; i < r->vm->shares; i++)
 		json_array_append_new(nodes, node_json(r, i));
-	root = json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:I, s:f, s:f, s:o}", "pool", r->t->pool, "vm", r->vm->name,
-			 "reason", r->reason, "text", r->text, "status", r->status, "vcpus", (int)r->vm->vcpus,
-			 "memory_kib", (json_int_t)(r->vm->memory >> 10), "start_s", r->start_s, "run_s", r->run_s,
-			 "nodes", nodes);
+	root = json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:I, s:f, s:f, s:o}", "pool", r->t->pool,
+			 "vm", r->vm->name, "reason", r->reason, "text", r->text, "status",
+			 r->status, "vcpus", (int)r->vm->vcpus, "memory_kib",
+			 (json_int_t)(r->vm->memory >> 10), "start_s", r->start_s, "run_s",
+			 r->run_s, "nodes", nodes);
 	if (!root)
 		return -ENOMEM;
 	if (!strcmp(path, "-"))

@@ -53,8 +53,9 @@ static void on_trouble(void *arg, const struct cc_node *node, const char *text)
 	bool joining = !r->ctl || cc_ctl_phase(r->ctl) == CC_CTL_JOIN;
 
 	if (joining && node->mark.line)
-		fprintf(stderr, "%s:%u:%u: error: node '%s' (%s, port %u): %s\n", r->o->t->file, node->mark.line,
-			node->mark.col, node->name, node->address, node->port, text);
+		fprintf(stderr, "%s:%u:%u: error: node '%s' (%s, port %u): %s\n", r->o->t->file,
+			node->mark.line, node->mark.col, node->name, node->address, node->port,
+			text);
 	else
 		fprintf(stderr, "unum: error: node '%s': %s\n", node->name, text);
 	if (!*r->text)
@@ -67,9 +68,10 @@ static void on_run(void *arg)
 
 	r->run_ns = clock_now_ns();
 	if (!r->o->quiet)
-		fprintf(stderr, "unum: vm %s runs on %u node%s, started in %.2f s%s\n", r->o->vm->name,
-			r->o->vm->shares, r->o->vm->shares == 1 ? "" : "s",
-			(double)(r->run_ns - r->begin_ns) / 1e9, r->term.is_tty ? "; Ctrl-] leaves" : "");
+		fprintf(stderr, "unum: vm %s runs on %u node%s, started in %.2f s%s\n",
+			r->o->vm->name, r->o->vm->shares, r->o->vm->shares == 1 ? "" : "s",
+			(double)(r->run_ns - r->begin_ns) / 1e9,
+			r->term.is_tty ? "; Ctrl-] leaves" : "");
 }
 
 static void on_input(void *arg, const uint8_t *data, size_t len)
@@ -133,14 +135,17 @@ static void run_loop(struct run *r)
 static int verdict_text(struct run *r)
 {
 	const struct cc_verdict *v = cc_ctl_verdict(r->ctl);
-	const char *node = v->node < r->o->vm->shares ? r->o->t->node[r->o->vm->share[v->node].node].name : "?";
+	const char *node = v->node < r->o->vm->shares
+				   ? r->o->t->node[r->o->vm->share[v->node].node].name
+				   : "?";
 
 	switch (v->reason) {
 	case CC_END_POWEROFF:
 		snprintf(r->text, sizeof(r->text), "the guest switched itself off");
 		return CC_EXIT_OK;
 	case CC_END_CRASH:
-		snprintf(r->text, sizeof(r->text), "the guest crashed on node %s: %s", node, v->text);
+		snprintf(r->text, sizeof(r->text), "the guest crashed on node %s: %s", node,
+			 v->text);
 		return CC_EXIT_CRASH;
 	case CC_END_PEER_LOST:
 		snprintf(r->text, sizeof(r->text), "node %s is lost: %s", node, v->text);
@@ -172,7 +177,8 @@ static int result_tell(struct run *r, const char **reason)
 		status = verdict_text(r);
 		*reason = cc_end_name(v->reason);
 		if (*v->dump)
-			fprintf(stderr, "%s%s", v->dump, v->dump[strlen(v->dump) - 1] == '\n' ? "" : "\n");
+			fprintf(stderr, "%s%s", v->dump,
+				v->dump[strlen(v->dump) - 1] == '\n' ? "" : "\n");
 		if (status != CC_EXIT_OK || !r->o->quiet)
 			fprintf(stderr, "unum: vm %s: %s\n", r->o->vm->name, r->text);
 		return status;
@@ -182,8 +188,14 @@ static int result_tell(struct run *r, const char **reason)
 static void stats_tell(struct run *r, const char *reason, int status, uint64_t end_ns)
 {
 	const struct cc_stats *stats[NODES_MAX];
-	struct cc_report report = { .t = r->o->t,   .vm = r->o->vm,   .stats = stats, .reason = reason,
-				    .text = r->text, .status = status, .start_s = -1, .run_s = -1 };
+	struct cc_report report = { .t = r->o->t,
+				    .vm = r->o->vm,
+				    .stats = stats,
+				    .reason = reason,
+				    .text = r->text,
+				    .status = status,
+				    .start_s = -1,
+				    .run_s = -1 };
 	int err;
 
 	for (unsigned i = 0; i < r->o->vm->shares; i++)

@@ -11,13 +11,14 @@
 
 /* Exit statuses of unum; a promise. */
 enum cc_exit {
-	CC_EXIT_OK = 0,		 /* the guest switched itself off */
-	CC_EXIT_INTERNAL = 1,	 /* unum or a slice gave up */
-	CC_EXIT_USAGE = 2,	 /* bad file or usage, a node that cannot be reached: nothing was started */
-	CC_EXIT_CRASH = 3,	 /* the guest crashed */
-	CC_EXIT_LOST = 4,	 /* a node was lost */
+	CC_EXIT_OK = 0,       /* the guest switched itself off */
+	CC_EXIT_INTERNAL = 1, /* unum or a slice gave up */
+	CC_EXIT_USAGE =
+		2, /* bad file or usage, a node that cannot be reached: nothing was started */
+	CC_EXIT_CRASH = 3,       /* the guest crashed */
+	CC_EXIT_LOST = 4,        /* a node was lost */
 	CC_EXIT_NOT_STARTED = 5, /* a slice could not start */
-	CC_EXIT_LEFT = 130,	 /* Ctrl-], Ctrl-C or a signal */
+	CC_EXIT_LEFT = 130,      /* Ctrl-], Ctrl-C or a signal */
 };
 
 struct cc_run_options {

@@ -2,9 +2,11 @@
 /*
  * cluster-config/spawn.h - child processes that cannot outlive us.
  *
- * Contract  A child gets SIGKILL when its parent dies, however that dies (PR_SET_PDEATHSIG); it has its own session,
- *           so keys of our terminal do not reach it; it inherits stderr and the descriptors it is given, no others.
- * Threads   The thread that spawns must live as long as the child is wanted: the kernel watches the thread.
+ * Contract  A child gets SIGKILL when its parent dies, however that dies (PR_SET_PDEATHSIG); it has
+ *           its own session, so keys of our terminal do not reach it; it inherits stderr and the
+ *           descriptors it is given, no others.
+ * Threads   The thread that spawns must live as long as the child is wanted: the kernel watches the
+ *           thread.
  */
 #ifndef CC_SPAWN_H
 #define CC_SPAWN_H
@@ -26,8 +28,10 @@ struct cc_child {
 MUST_CHECK int cc_spawn(char *const argv[], const int *fd, unsigned fds, struct cc_child *out);
 /* Sends a signal; nothing happens when it has ended already. */
 void cc_child_signal(const struct cc_child *c, int sig);
-/* Waits up to timeout_ms for its end, then closes pidfd and says in `text` how it ended.  -ETIMEDOUT. */
-MUST_CHECK int cc_child_reap(struct cc_child *c, int timeout_ms, char text[static CC_EXIT_TEXT_MAX]);
+/* Waits up to timeout_ms for its end, then closes pidfd and says in `text` how it ended.
+ * -ETIMEDOUT. */
+MUST_CHECK int cc_child_reap(struct cc_child *c, int timeout_ms,
+			     char text[static CC_EXIT_TEXT_MAX]);
 /* Path of a program that lies beside the running one.  -errno */
 MUST_CHECK int cc_program_path(const char *name, char *out, size_t size);
 

@@ -2,8 +2,9 @@
 /*
  * cluster-config/term.c - the terminal (or pipe) that is the guest's console; see term.h.
  *
- * I/O       stdin and stdout.  Their descriptors stay in blocking mode, since others share them: a write follows
- *           a poll and is never longer than PIPE_BUF, which a pipe that polls writable takes at once.
+ * I/O       stdin and stdout. Their descriptors stay in blocking mode, since others share them: a
+ *           write follows a poll and is never longer than PIPE_BUF, which a pipe that polls
+ *           writable takes at once.
  */
 #include "cluster-config/term.h"
 

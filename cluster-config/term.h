@@ -2,8 +2,8 @@
 /*
  * cluster-config/term.h - the terminal (or pipe) that is the guest's console.
  *
- * What      stdin to the guest, the guest to stdout.  A terminal is put into raw mode while the guest runs; Ctrl-]
- *           leaves.  A slow reader of stdout never blocks the loop.
+ * What      stdin to the guest, the guest to stdout. A terminal is put into raw mode while the
+ *           guest runs; Ctrl-] leaves. A slow reader of stdout never blocks the loop.
  * Threads   The loop's.
  */
 #ifndef CC_TERM_H
@@ -34,7 +34,8 @@ struct cc_term {
 	size_t at, len, room;
 };
 
-void cc_term_open(struct cc_term *t, struct cc_loop *loop, const struct cc_term_ops *ops, void *arg);
+void cc_term_open(struct cc_term *t, struct cc_loop *loop, const struct cc_term_ops *ops,
+		  void *arg);
 /* Takes input, or leaves it where it is. */
 void cc_term_listen(struct cc_term *t, bool on);
 void cc_term_write(struct cc_term *t, const uint8_t *data, size_t len);

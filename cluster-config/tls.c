@@ -51,8 +51,10 @@ int cc_key_save(const struct cc_key *key, const char *path)
 
 static int hex_digit(char c)
 {
-	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 :
-	       c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+	return c >= '0' && c <= '9'   ? c - '0'
+	       : c >= 'a' && c <= 'f' ? c - 'a' + 10
+	       : c >= 'A' && c <= 'F' ? c - 'A' + 10
+				      : -1;
 }
 
 int cc_key_read(int fd, struct cc_key *out)
@@ -99,7 +101,7 @@ int cc_key_load(const char *path, struct cc_key *out)
 	return err;
 }
 
-/* --- TLS ---------------------------------------------------------------------------------------------- */
+/* --- TLS -------------------------------------------------------------------------------------- */
 
 /* The pool key in the form in which OpenSSL wants an external PSK. NULL: no memory. */
 static SSL_SESSION *session_make(SSL *ssl)
@@ -110,13 +112,15 @@ static SSL_SESSION *session_make(SSL *ssl)
 
 	if (s && cipher && SSL_SESSION_set1_master_key(s, t->key.byte, CC_KEY_BYTES) &&
 	    SSL_SESSION_set1_id_context(s, (const unsigned char *)IDENTITY, strlen(IDENTITY)) &&
-	    SSL_SESSION_set_cipher(s, cipher) && SSL_SESSION_set_protocol_version(s, TLS1_3_VERSION))
+	    SSL_SESSION_set_cipher(s, cipher) &&
+	    SSL_SESSION_set_protocol_version(s, TLS1_3_VERSION))
 		return s;
 	SSL_SESSION_free(s);
 	return NULL;
 }
 
-static int psk_use(SSL *ssl, const EVP_MD *md, const unsigned char **id, size_t *id_len, SSL_SESSION **session)
+static int psk_use(SSL *ssl, const EVP_MD *md, const unsigned char **id, size_t *id_len,
+		   SSL_SESSION **session)
 {
 	(void)md; /* our session says which hash; OpenSSL compares the two */
 	*session = session_make(ssl);
@@ -143,15 +147,18 @@ int cc_tls_open(struct cc_tls *t, const struct cc_key *key)
 	t->key = *key;
 	t->ctx = ctx;
 	SSL_CTX_set_app_data(ctx, t);
-	SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL); /* and no authority: a certificate never helps */
+	SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER,
+			   NULL); /* and no authority: a certificate never helps */
 	SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
 	SSL_CTX_set_psk_use_session_callback(ctx, psk_use);
 	SSL_CTX_set_psk_find_session_callback(ctx, psk_find);
 	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
-	/* OpenSSL asks for a context id whenever a server verifies peers, though nothing is ever resumed here. */
-	if (!SSL_CTX_set_session_id_context(ctx, (const unsigned char *)IDENTITY, strlen(IDENTITY)) ||
-	    !SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION) || !SSL_CTX_set_ciphersuites(ctx, CIPHER_NAME) ||
-	    !SSL_CTX_set_num_tickets(ctx, 0)) {
+	/* OpenSSL asks for a context id whenever a server verifies peers, though nothing is ever
+	 * resumed here. */
+	if (!SSL_CTX_set_session_id_context(ctx, (const unsigned char *)IDENTITY,
+					    strlen(IDENTITY)) ||
+	    !SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION) ||
+	    !SSL_CTX_set_ciphersuites(ctx, CIPHER_NAME) || !SSL_CTX_set_num_tickets(ctx, 0)) {
 		SSL_CTX_free(ctx);
 		return -EIO;
 	}

@@ -2,8 +2,8 @@
 /*
  * cluster-config/tls.h - the pool key, and TLS 1.3 made from it.
  *
- * What      Both ends prove that they hold the pool key (external PSK, RFC 8446 section 2.2, with a fresh
- *           ECDHE each time); there are no certificates and there is no way back to plain text.
+ * What      Both ends prove that they hold the pool key (external PSK, RFC 8446 section 2.2, with a
+ *           fresh ECDHE each time); there are no certificates and no way back to plain text.
  * Threads   One per struct cc_tls.
  */
 #ifndef CC_TLS_H

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cluster-config/topology.c - reads a topology file, reports its mistakes, looks at the files it names.
+ * cluster-config/topology.c - reads a topology file, reports its mistakes, looks at the files it
+ *            names.
  *
  * Owns      The text and all strings of a topology, freed together.
  * I/O       Reads the topology, the first bytes of kernels; opens initrds and disks; no network.
@@ -59,7 +60,8 @@ static void diags_print(const char *file, struct cc_diags *d, FILE *errors)
 		const struct cc_diag *g = &d->diag[i];
 
 		if (g->mark.line)
-			fprintf(errors, "%s:%u:%u: error: %s\n", file, g->mark.line, g->mark.col, g->text);
+			fprintf(errors, "%s:%u:%u: error: %s\n", file, g->mark.line, g->mark.col,
+				g->text);
 		else
 			fprintf(errors, "%s: error: %s\n", file, g->text);
 	}
@@ -109,7 +111,8 @@ static int paths_resolve(struct cc_topology *t)
 }
 
 /* Files of nodes that are this host: they can be looked at before anything starts. */
-static void files_check(const struct cc_topology *t, const struct cc_sound *sound, struct cc_diags *d)
+static void files_check(const struct cc_topology *t, const struct cc_sound *sound,
+			struct cc_diags *d)
 {
 	char why[CC_FILES_WHY_MAX];
 
@@ -128,12 +131,13 @@ static void files_check(const struct cc_topology *t, const struct cc_sound *soun
 		for (unsigned k = 0; k < vm->disks; k++)
 			if (cc_address_is_local(t->node[vm->disk[k].node].address) &&
 			    cc_file_check(vm->disk[k].path, !vm->disk[k].readonly, why))
-				cc_diag_add(d, vm->disk[k].mark, "disk %s: %s", vm->disk[k].path, why);
+				cc_diag_add(d, vm->disk[k].mark, "disk %s: %s", vm->disk[k].path,
+					    why);
 	}
 }
 
-static int topology_read(const char *file, const void *text, size_t len, bool look, struct cc_diags *d,
-			 struct cc_topology *t)
+static int topology_read(const char *file, const void *text, size_t len, bool look,
+			 struct cc_diags *d, struct cc_topology *t)
 {
 	struct storage *s = t->storage;
 	struct cc_sound sound;
@@ -177,7 +181,8 @@ static int topology_make(const char *file, const void *text, size_t len, bool lo
 	return 0;
 }
 
-int cc_topology_parse(const char *file, const void *text, size_t len, FILE *errors, struct cc_topology **out)
+int cc_topology_parse(const char *file, const void *text, size_t len, FILE *errors,
+		      struct cc_topology **out)
 {
 	return topology_make(file, text, len, false, errors, out);
 }
@@ -205,7 +210,7 @@ const struct cc_vm *cc_topology_vm(const struct cc_topology *t, const char *name
 	return NULL;
 }
 
-/* --- --local ----------------------------------------------------------------------------------------- */
+/* --- --local ---------------------------------------------------------------------------------- */
 
 static void local_fill(const struct cc_local *spec, struct cc_topology *t)
 {
@@ -221,7 +226,8 @@ static void local_fill(const struct cc_local *spec, struct cc_topology *t)
 		t->node[i] = (struct cc_node){
 			.name = s->text[i],
 			.address = "127.0.0.1",
-			.port = (uint16_t)(i + 1), /* only to be unlike; the agents take free ones */
+			.port = (uint16_t)(i +
+					   1), /* only to be unlike; the agents take free ones */
 			.cpus = (spec->vcpus + spec->nodes - 1) / spec->nodes,
 			.memory = spec->memory,
 			.fabric_backend = spec->fabric ? spec->fabric : "tcp",

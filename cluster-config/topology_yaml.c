@@ -2,8 +2,8 @@
 /*
  * cluster-config/topology_yaml.c - YAML text to a tree, by libyaml's events.
  *
- * What      Only the plain part of YAML: one document, mappings, lists, scalars.  Anchors, aliases, tags and a
- *           second document are mistakes; a scalar is text, whatever it looks like.
+ * What      Only the plain part of YAML: one document, mappings, lists, scalars. Anchors, aliases,
+ *           tags and a second document are mistakes; a scalar is text, whatever it looks like.
  * Owns      The tree and all its texts, until cc_yaml_free.
  * I/O       None.
  * Limits    CC_FILE_MAX bytes, DEPTH_MAX levels, UTF-8 only.
@@ -41,16 +41,19 @@ static struct cc_mark mark_of(yaml_mark_t m)
 /* Length of the UTF-8 sequence at p (RFC 3629), 0 when it is not one. */
 static unsigned utf8_len(const uint8_t *p, size_t left)
 {
-	unsigned len = p[0] < 0x80 ? 1 : p[0] >= 0xc2 && p[0] < 0xe0 ? 2 : (p[0] & 0xf0) == 0xe0 ? 3 :
-		       p[0] >= 0xf0 && p[0] < 0xf5 ? 4 : 0;
+	unsigned len = p[0] < 0x80                   ? 1
+		       : p[0] >= 0xc2 && p[0] < 0xe0 ? 2
+		       : (p[0] & 0xf0) == 0xe0       ? 3
+		       : p[0] >= 0xf0 && p[0] < 0xf5 ? 4
+						     : 0;
 
 	if (!len || len > left)
 		return 0;
 	for (unsigned i = 1; i < len; i++)
 		if ((p[i] & 0xc0) != 0x80)
 			return 0;
-	if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] >= 0xa0) || (p[0] == 0xf0 && p[1] < 0x90) ||
-	    (p[0] == 0xf4 && p[1] >= 0x90))
+	if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] >= 0xa0) ||
+	    (p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] >= 0x90))
 		return 0;
 	return len;
 }
@@ -87,7 +90,8 @@ static bool text_check(const uint8_t *p, size_t len, struct cc_diags *d)
 	return true;
 }
 
-static int node_add(struct builder *b, enum cc_tree_kind kind, yaml_mark_t mark, char *text, unsigned *index)
+static int node_add(struct builder *b, enum cc_tree_kind kind, yaml_mark_t mark, char *text,
+		    unsigned *index)
 {
 	struct cc_yaml *y = b->y;
 	struct level *up = b->depth ? &b->level[b->depth - 1] : NULL;
@@ -104,7 +108,11 @@ static int node_add(struct builder *b, enum cc_tree_kind kind, yaml_mark_t mark,
 		y->room = room;
 	}
 	y->node[y->count] = (struct cc_tree_node){
-		.kind = kind, .mark = mark_of(mark), .text = text, .first = CC_TREE_NONE, .next = CC_TREE_NONE,
+		.kind = kind,
+		.mark = mark_of(mark),
+		.text = text,
+		.first = CC_TREE_NONE,
+		.next = CC_TREE_NONE,
 	};
 	if (up) {
 		if (up->last == CC_TREE_NONE)
@@ -123,7 +131,8 @@ static int open_add(struct builder *b, enum cc_tree_kind kind, const yaml_event_
 	int err;
 
 	if (b->depth == DEPTH_MAX) {
-		cc_diag_add(b->d, mark_of(e->start_mark), "nested more than %u levels deep", DEPTH_MAX);
+		cc_diag_add(b->d, mark_of(e->start_mark), "nested more than %u levels deep",
+			    DEPTH_MAX);
 		b->stop = true;
 		return 0;
 	}
@@ -147,7 +156,8 @@ static int scalar_add(struct builder *b, const yaml_event_t *e, const char *valu
 	return text ? node_add(b, CC_TREE_SCALAR, e->start_mark, text, &index) : -ENOMEM;
 }
 
-static void frills_refuse(struct builder *b, const yaml_event_t *e, const void *anchor, const void *tag)
+static void frills_refuse(struct builder *b, const yaml_event_t *e, const void *anchor,
+			  const void *tag)
 {
 	if (anchor)
 		cc_diag_add(b->d, mark_of(e->start_mark), "anchors (&) are not used here");
@@ -162,7 +172,8 @@ static int event_take(struct builder *b, const yaml_event_t *e)
 	switch (e->type) {
 	case YAML_DOCUMENT_START_EVENT:
 		if (++b->documents > 1) {
-			cc_diag_add(b->d, mark_of(e->start_mark), "a second document; the file must hold one");
+			cc_diag_add(b->d, mark_of(e->start_mark),
+				    "a second document; the file must hold one");
 			b->stop = true;
 		}
 		return 0;
@@ -199,7 +210,8 @@ static int events_read(struct builder *b, yaml_parser_t *parser)
 			if (parser->error == YAML_MEMORY_ERROR)
 				return -ENOMEM;
 			cc_diag_add(b->d, mark_of(parser->problem_mark), "not YAML: %s%s%s",
-				    parser->context ? parser->context : "", parser->context ? ", " : "",
+				    parser->context ? parser->context : "",
+				    parser->context ? ", " : "",
 				    parser->problem ? parser->problem : "cannot be read");
 			b->stop = true;
 			break;

@@ -7,7 +7,8 @@
 
 struct cc_yaml;
 
-/* A tree of what could be read; mistakes go to `d`.  -ENOMEM; -EINVAL: there is no tree, the mistakes say why. */
+/* A tree of what could be read; mistakes go to `d`.  -ENOMEM; -EINVAL: there is no tree, the
+ * mistakes say why. */
 MUST_CHECK int cc_yaml_read(const void *text, size_t len, struct cc_diags *d, struct cc_yaml **out);
 struct cc_tree cc_yaml_tree(const struct cc_yaml *y);
 void cc_yaml_free(struct cc_yaml *y);

@@ -18,14 +18,14 @@ struct command {
 	int (*run)(const struct command *self, int argc, char **argv); /* exit status */
 };
 
-#define EXIT_STATUSES                                                                                         \
-	"Exit status:\n"                                                                                      \
-	"  0    the guest switched itself off\n"                                                              \
-	"  1    unum or a slice gave up\n"                                                                    \
-	"  2    bad file or usage, or a node that cannot be reached; nothing was started\n"                   \
-	"  3    the guest crashed\n"                                                                          \
-	"  4    a node was lost\n"                                                                            \
-	"  5    a slice could not start\n"                                                                    \
+#define EXIT_STATUSES                                                                       \
+	"Exit status:\n"                                                                    \
+	"  0    the guest switched itself off\n"                                            \
+	"  1    unum or a slice gave up\n"                                                  \
+	"  2    bad file or usage, or a node that cannot be reached; nothing was started\n" \
+	"  3    the guest crashed\n"                                                        \
+	"  4    a node was lost\n"                                                          \
+	"  5    a slice could not start\n"                                                  \
 	"  130  left with Ctrl-] or Ctrl-C\n"
 
 static const char run_usage[] =
@@ -36,7 +36,8 @@ static const char run_usage[] =
 	"\n"
 	"  --vm NAME          which VM of the file (needed when it has several)\n"
 	"  --key FILE         the pool key (default: what the file says)\n"
-	"  --start-agents     start the nodes' agents too, and end them afterwards: for files whose\n"
+	"  --start-agents     start the nodes' agents too, and end them afterwards: for files "
+	"whose\n"
 	"                     addresses are all loopback; without a key they get a throw-away one\n"
 	"  --stats            at the end, print what each node counted\n"
 	"  --stats-json FILE  the same for programs\n"
@@ -55,12 +56,29 @@ static const char run_usage[] =
 	"  --fabric BACKEND   what joins the nodes (default: tcp)\n"
 	"\n"
 	"For both:\n"
-	"  --slice PROGRAM    slice program of agents started here (default: unum-slice beside unum)\n"
+	"  --slice PROGRAM    slice program of agents started here (default: unum-slice beside "
+	"unum)\n"
 	"\n" EXIT_STATUSES;
 
 enum {
-	OPT_VM = 1, OPT_KEY, OPT_START, OPT_STATS, OPT_STATS_JSON, OPT_QUIET, OPT_LOCAL, OPT_VCPUS, OPT_MEMORY,
-	OPT_KERNEL, OPT_INITRD, OPT_CMDLINE, OPT_DISK, OPT_NUMA, OPT_ENGINE, OPT_FABRIC, OPT_SLICE, OPT_HELP,
+	OPT_VM = 1,
+	OPT_KEY,
+	OPT_START,
+	OPT_STATS,
+	OPT_STATS_JSON,
+	OPT_QUIET,
+	OPT_LOCAL,
+	OPT_VCPUS,
+	OPT_MEMORY,
+	OPT_KERNEL,
+	OPT_INITRD,
+	OPT_CMDLINE,
+	OPT_DISK,
+	OPT_NUMA,
+	OPT_ENGINE,
+	OPT_FABRIC,
+	OPT_SLICE,
+	OPT_HELP,
 };
 
 static const struct option run_options[] = {
@@ -224,7 +242,8 @@ static const struct cc_vm *vm_choose(const struct cc_topology *t, const char *na
 	else
 		fprintf(stderr, "%s: error: which vm? --vm takes one of", t->file);
 	for (unsigned i = 0; i < t->vms; i++)
-		fprintf(stderr, "%s '%s'%s", i ? "," : "", t->vm[i].name, i + 1 == t->vms ? "\n" : "");
+		fprintf(stderr, "%s '%s'%s", i ? "," : "", t->vm[i].name,
+			i + 1 == t->vms ? "\n" : "");
 	return NULL;
 }
 
@@ -235,16 +254,19 @@ static int key_choose(struct run_args *a)
 	int err;
 
 	if (!path && !a->o.start_agents) {
-		fprintf(stderr, "%s: error: no pool key; add `key: FILE` or give --key FILE (`unum keygen` makes one)\n",
+		fprintf(stderr,
+			"%s: error: no pool key; add `key: FILE` or give --key FILE (`unum keygen` "
+			"makes one)\n",
 			a->o.t->file);
 		return -EINVAL;
 	}
 	err = path ? cc_key_load(path, &a->o.key) : cc_key_make(&a->o.key);
 	if (err)
 		fprintf(stderr, "unum: key %s: %s\n", path ? path : "",
-			err == -EACCES ? "others may read it too, or we may not; it must be ours with mode 0600" :
-			err == -EINVAL ? "not a pool key; `unum keygen` makes one" :
-					 strerror(-err));
+			err == -EACCES   ? "others may read it too, or we may not; it must be ours "
+					   "with mode 0600"
+			: err == -EINVAL ? "not a pool key; `unum keygen` makes one"
+					 : strerror(-err));
 	return err;
 }
 
@@ -260,8 +282,8 @@ static int run_command(const struct command *self, int argc, char **argv)
 		return CC_EXIT_USAGE;
 	}
 	a.local.disks = a.disk;
-	err = a.is_local ? cc_topology_local(&a.local, stderr, &a.o.t) :
-			   cc_topology_load(a.file, stderr, &a.o.t);
+	err = a.is_local ? cc_topology_local(&a.local, stderr, &a.o.t)
+			 : cc_topology_load(a.file, stderr, &a.o.t);
 	if (err) {
 		fprintf(stderr, "unum: nothing was started\n");
 		return err == -EINVAL ? CC_EXIT_USAGE : CC_EXIT_INTERNAL;
@@ -277,19 +299,21 @@ static int run_command(const struct command *self, int argc, char **argv)
 	return status;
 }
 
-static const char check_usage[] =
-	"usage: unum check FILE\n"
-	"\n"
-	"Reads a topology file, prints every mistake as FILE:LINE:COLUMN, or how its VMs lie on its nodes.\n"
-	"Exit status: 0 when it is fine, 2 when it is not.\n";
+static const char check_usage[] = "usage: unum check FILE\n"
+				  "\n"
+				  "Reads a topology file, prints every mistake as "
+				  "FILE:LINE:COLUMN, or how its VMs lie on its nodes.\n"
+				  "Exit status: 0 when it is fine, 2 when it is not.\n";
 
 static void vm_show(const struct cc_topology *t, const struct cc_vm *vm)
 {
 	printf("vm %s: %u vCPUs, %llu MiB, numa %s, engine %s\n", vm->name, vm->vcpus,
-	       (unsigned long long)(vm->memory >> 20), numa_words[vm->numa], engine_words[vm->engine]);
+	       (unsigned long long)(vm->memory >> 20), numa_words[vm->numa],
+	       engine_words[vm->engine]);
 	for (unsigned i = 0; i < vm->shares; i++)
-		printf("  node %s (%s, port %u): %u vCPUs, %llu MiB%s\n", t->node[vm->share[i].node].name,
-		       t->node[vm->share[i].node].address, t->node[vm->share[i].node].port, vm->share[i].vcpus,
+		printf("  node %s (%s, port %u): %u vCPUs, %llu MiB%s\n",
+		       t->node[vm->share[i].node].name, t->node[vm->share[i].node].address,
+		       t->node[vm->share[i].node].port, vm->share[i].vcpus,
 		       (unsigned long long)(vm->share[i].memory >> 20), i ? "" : ", boot node");
 }
 
@@ -325,7 +349,8 @@ static int check_command(const struct command *self, int argc, char **argv)
 static const char keygen_usage[] =
 	"usage: unum keygen FILE\n"
 	"\n"
-	"Makes a new pool key, readable by its owner only.  Copy it to every node, and to where unum runs.\n"
+	"Makes a new pool key, readable by its owner only.  Copy it to every node, and to where "
+	"unum runs.\n"
 	"Exit status: 0, or 2 when the file cannot be made or is there already.\n";
 
 static int keygen_command(const struct command *self, int argc, char **argv)

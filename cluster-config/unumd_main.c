@@ -27,22 +27,28 @@ static const char usage[] =
 	"\n"
 	"  --listen ADDRESS:PORT  where unum finds this agent ([ADDRESS]:PORT for IPv6)\n"
 	"  --key FILE             the pool key, from `unum keygen`, mode 0600\n"
-	"  --name NAME            name of this node; a topology that calls it otherwise is refused\n"
+	"  --name NAME            name of this node; a topology that calls it otherwise is "
+	"refused\n"
 	"  --cpus N               CPUs lent to all VMs together (default: no bound)\n"
 	"  --memory SIZE          memory lent to all VMs together, like 8GiB (default: no bound)\n"
 	"  --slice PROGRAM        the slice program (default: unum-slice beside unumd)\n"
 	"  --help, --version\n"
 	"\n"
-	"Exit status: 0 after SIGTERM or SIGINT, 1 when it cannot go on, 2 for wrong usage or a port in use.\n"
+	"Exit status: 0 after SIGTERM or SIGINT, 1 when it cannot go on, 2 for wrong usage or a "
+	"port in use.\n"
 	"UNUM_LOG=error|warn|info|debug says how much it logs to stderr.\n";
 
 enum { OPT_LISTEN = 1, OPT_KEY, OPT_NAME, OPT_CPUS, OPT_MEMORY, OPT_SLICE, OPT_HELP, OPT_VERSION };
 
 static const struct option options[] = {
-	{ "listen", required_argument, NULL, OPT_LISTEN }, { "key", required_argument, NULL, OPT_KEY },
-	{ "name", required_argument, NULL, OPT_NAME },	   { "cpus", required_argument, NULL, OPT_CPUS },
-	{ "memory", required_argument, NULL, OPT_MEMORY }, { "slice", required_argument, NULL, OPT_SLICE },
-	{ "help", no_argument, NULL, OPT_HELP },	   { "version", no_argument, NULL, OPT_VERSION },
+	{ "listen", required_argument, NULL, OPT_LISTEN },
+	{ "key", required_argument, NULL, OPT_KEY },
+	{ "name", required_argument, NULL, OPT_NAME },
+	{ "cpus", required_argument, NULL, OPT_CPUS },
+	{ "memory", required_argument, NULL, OPT_MEMORY },
+	{ "slice", required_argument, NULL, OPT_SLICE },
+	{ "help", no_argument, NULL, OPT_HELP },
+	{ "version", no_argument, NULL, OPT_VERSION },
 	{ 0 },
 };
 
@@ -170,9 +176,10 @@ static int key_open(struct unumd *d)
 	}
 	if (err)
 		fprintf(stderr, "unumd: key %s: %s\n", d->key,
-			err == -EACCES ? "others may read it too, or we may not; it must be ours with mode 0600" :
-			err == -EINVAL ? "not a pool key; `unum keygen` makes one" :
-					 strerror(-err));
+			err == -EACCES   ? "others may read it too, or we may not; it must be ours "
+					   "with mode 0600"
+			: err == -EINVAL ? "not a pool key; `unum keygen` makes one"
+					 : strerror(-err));
 	return err;
 }
 
@@ -191,7 +198,9 @@ static int signals_open(struct unumd *d, struct cc_loop *loop)
 	sigaddset(&set, SIGTERM);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
-	d->signals = (struct cc_watch){ .fd = signalfd(-1, &set, SFD_CLOEXEC), .on_event = on_signal, .arg = d };
+	d->signals = (struct cc_watch){ .fd = signalfd(-1, &set, SFD_CLOEXEC),
+					.on_event = on_signal,
+					.arg = d };
 	return d->signals.fd < 0 ? -errno : cc_loop_add(loop, &d->signals, EPOLLIN);
 }
 

@@ -22,6 +22,7 @@
 #include <sys/mman.h>
 
 #define BUDGET 32		       /* messages per poll */
+#define EVICT_AT_ONCE 8
 #define RESEND_NS (100 * NS_PER_US)    /* how soon a pushed-back message is tried again */
 
 struct timer {
@@ -175,7 +176,8 @@ static void unsent_add(struct drive *dr, node_id to, const uint8_t *body, const 
 	u->next = NULL;
 	u->data_len = data_len;
 	memcpy(u->body, body, sizeof(u->body));
-	memcpy(u->data, data, data_len);
+	if (data_len)
+		memcpy(u->data, data, data_len);
 	*dr->unsent[to].tail = u;
 	dr->unsent[to].tail = &u->next;
 	atomic_fetch_add(&dr->unsent_count, 1);
@@ -225,16 +227,11 @@ static void fx_send(struct dsm *d, const struct proto_effect *fx)
 
 /* --- effects ----------------------------------------------------------------------------------------- */
 
-static void frame_holds_bytes(struct dsm *d, gfn_t gfn)
-{
-	atomic_fetch_or_explicit(&d->state[gfn], ST_BYTES, memory_order_relaxed);
-}
-
-static void fx_fill(struct dsm *d, gfn_t gfn)
+static void fx_fill(struct dsm *d, gfn_t gfn, uint32_t page)
 {
 	ASSERT(d->drive->data);
 	memcpy(frame_of(d, gfn), d->drive->data, PAGE_SIZE);
-	frame_holds_bytes(d, gfn);
+	cache_filled(d, gfn, page);
 	count_one(&d->count.pages_received);
 }
 
@@ -244,10 +241,10 @@ static void fx_zero(struct dsm *d, gfn_t gfn)
 		memset(frame_of(d, gfn), 0, PAGE_SIZE);
 }
 
-static void fx_map(struct dsm *d, gfn_t gfn, enum dsm_right right)
+static void fx_map(struct dsm *d, gfn_t gfn, uint32_t page, enum dsm_right right)
 {
-	if (right == DSM_WRITE)
-		frame_holds_bytes(d, gfn);
+	/* A page of zeros, too: its first touch makes the frame. */
+	cache_filled(d, gfn, page);
 	d->map->grant(d, gfn, right);
 }
 
@@ -259,14 +256,6 @@ static void fx_unmap(struct dsm *d, gfn_t gfn, uint32_t page, enum dsm_right rig
 		ASSERT(dr->unmapped_count < dr->proto.flights);
 		dr->unmapped[dr->unmapped_count++] = page;
 	}
-}
-
-/* Punching goes by the offset in the memfd, which is the gpa. */
-static void fx_drop(struct dsm *d, gfn_t gfn)
-{
-	if (madvise(frame_of(d, gfn), PAGE_SIZE, MADV_REMOVE))
-		memset(frame_of(d, gfn), 0, PAGE_SIZE);
-	atomic_fetch_and_explicit(&d->state[gfn], (uint8_t)~ST_BYTES, memory_order_relaxed);
 }
 
 static void effect_perform(struct dsm *d, const struct proto_effect *fx)
@@ -281,13 +270,13 @@ static void effect_perform(struct dsm *d, const struct proto_effect *fx)
 		fx_send(d, fx);
 		break;
 	case PROTO_FX_FILL:
-		fx_fill(d, gfn);
+		fx_fill(d, gfn, fx->page);
 		break;
 	case PROTO_FX_ZERO:
 		fx_zero(d, gfn);
 		break;
 	case PROTO_FX_MAP:
-		fx_map(d, gfn, fx->right);
+		fx_map(d, gfn, fx->page, fx->right);
 		break;
 	case PROTO_FX_UNMAP:
 		fx_unmap(d, gfn, fx->page, fx->right);
@@ -299,10 +288,13 @@ static void effect_perform(struct dsm *d, const struct proto_effect *fx)
 		timer_arm(d, fx->page, fx->at_ns);
 		break;
 	case PROTO_FX_DROP:
-		fx_drop(d, gfn);
+		cache_dropped(d, gfn);
+		if (d->cache.limit)
+			waiters_room(d);
 		break;
 	case PROTO_FX_BUSY:
-		d->drive->asker->no_room = true;
+		if (d->drive->asker) /* NULL: an EVICT, which is as well left for later */
+			d->drive->asker->no_room = true;
 		break;
 	case PROTO_FX_ROOM:
 		waiters_room(d);
@@ -343,6 +335,22 @@ static void step(struct dsm *d, struct proto_event *ev)
 
 /* --- events ------------------------------------------------------------------------------------------ */
 
+/* True when a request may go out.  False: frames are on their way out; DROP calls waiters_room. */
+static bool cache_make_room(struct dsm *d)
+{
+	unsigned evicted = 0;
+
+	while (cache_full(d) && evicted < EVICT_AT_ONCE) {
+		struct proto_event ev = { .kind = PROTO_EV_EVICT, .page = cache_victim(d) };
+
+		if (ev.page == DIR_PAGE_NONE)
+			break;
+		step(d, &ev);
+		evicted++;
+	}
+	return !cache_full(d) || !evicted;
+}
+
 void drive_request(struct dsm *d, struct waiter *w, unsigned retry)
 {
 	struct proto_event ev = { .kind = PROTO_EV_REQUEST,
@@ -350,6 +358,10 @@ void drive_request(struct dsm *d, struct waiter *w, unsigned retry)
 				  .retry = (uint8_t)retry,
 				  .page = w->page };
 
+	if (!cache_make_room(d)) {
+		w->no_room = true;
+		return;
+	}
 	d->drive->asker = w;
 	step(d, &ev);
 }

@@ -3,7 +3,7 @@
  * dsm/dsm_priv.h - what the files of the memory shell share.
  *
  * Reading order  node.c (life of a dsm, net thread), fault.c (a thread wants a page), drive.c (steps the
- *           protocol core and performs its effects), map_tlb.c and map_uffd.c (the only two files that
+ *           protocol core and performs its effects), cache.c (bound on remote pages), map_tlb.c and map_uffd.c (the only two files that
  *           change a mapping), stats.c.
  * Threads   Users (vCPUs, devices), the net thread, whoever drives ic_progress.
  * Locks     Ranks, outer to inner: fabric progress (tried only) > dsm.lock > reader.lock > fabric tx.
@@ -22,6 +22,7 @@
 
 /* Bits of dsm.state[gfn].  Written under dsm.lock, read by anyone. */
 #define ST_RIGHT 0x03u /* enum dsm_right */
+#define ST_FREE 0x20u  /* with ST_BYTES: nobody needs what the frame holds */
 #define ST_BYTES 0x40u /* the frame may hold something else than zeros */
 #define ST_RAM 0x80u   /* const after open */
 
@@ -68,6 +69,12 @@ struct counters {
 	} hot[HOT_SLOTS];
 };
 
+/* cache.c */
+struct cache {
+	uint32_t limit; /* frames of pages homed elsewhere; 0: no bound */
+	uint32_t *ring, room, first, resident;
+};
+
 struct drive; /* drive.c: protocol core and what its effects need; NULL on a one-node VM */
 
 struct dsm {
@@ -83,6 +90,7 @@ struct dsm {
 	void *map_data;
 	struct dsm_lock lock;
 	struct drive *drive;
+	struct cache cache;		      /* lock */
 	struct waiter *waiting[WAIT_BUCKETS]; /* lock */
 	_Atomic bool stopping; /* every wait ends */
 	_Atomic bool closing;  /* the net thread ends */
@@ -122,6 +130,15 @@ void drive_net_sleeps(struct dsm *d, uint64_t until_ns);
 /* A thread that drives the fabric, hence the timers, while it waits. */
 void drive_poller_enter(struct dsm *d);
 void drive_poller_leave(struct dsm *d);
+
+/* cache.c, under dsm.lock */
+MUST_CHECK int cache_open(struct dsm *d, uint64_t pages);
+void cache_close(struct dsm *d);
+void cache_filled(struct dsm *d, gfn_t gfn, uint32_t page); /* the frame holds bytes that are needed */
+void cache_dropped(struct dsm *d, gfn_t gfn);		     /* they are needed no more */
+bool cache_full(const struct dsm *d);
+/* Punches free frames; when that is not enough, a page that the core should EVICT, else DIR_PAGE_NONE. */
+uint32_t cache_victim(struct dsm *d);
 
 /* stats.c */
 void stats_open(struct counters *c);

@@ -20,6 +20,7 @@
 
 /* How long a waiter polls before it sleeps: longer than a peer's wake-up takes, shorter than a hiccup. */
 #define POLL_NS (2 * NS_PER_MS)
+#define ROOM_NS NS_PER_MS /* how long to wait for room before asking again */
 
 /* --- waiters ---------------------------------------------------------------------------------------- */
 
@@ -180,8 +181,12 @@ static int acquire_alone(struct dsm *d, gfn_t gfn, enum dsm_right right)
 /* One request to the core and the wait for its answer. */
 static int ask(struct dsm *d, struct waiter *w, unsigned retry, uint64_t deadline_ns, bool *remote)
 {
+	uint64_t now = clock_now_ns();
+	bool no_room;
 	uint32_t state;
 
+	if (now >= deadline_ns)
+		return -ETIMEDOUT;
 	w->state = WAIT_SPINNING;
 	w->no_room = false;
 	dsm_lock(d);
@@ -191,7 +196,12 @@ static int ask(struct dsm *d, struct waiter *w, unsigned retry, uint64_t deadlin
 	}
 	waiter_link(d, w);
 	drive_request(d, w, retry);
+	no_room = w->no_room;
 	dsm_unlock(d);
+	if (no_room && deadline_ns - now > ROOM_NS)
+		deadline_ns = now + ROOM_NS; /* then ask again, whatever was in the way */
+	else
+		no_room = false;
 	if (still_waiting(w)) {
 		*remote = true;
 		wait_for(d, w, deadline_ns);
@@ -205,7 +215,9 @@ static int ask(struct dsm *d, struct waiter *w, unsigned retry, uint64_t deadlin
 	state = atomic_load_explicit(&w->state, memory_order_acquire);
 	if (state == WAIT_DONE)
 		return 0;
-	return state == WAIT_AGAIN ? -EAGAIN : state == WAIT_ENDED ? -EPIPE : -ETIMEDOUT;
+	if (state == WAIT_ENDED)
+		return -EPIPE;
+	return state == WAIT_AGAIN || no_room ? -EAGAIN : -ETIMEDOUT;
 }
 
 int dsm_acquire(struct dsm *d, gfn_t gfn, enum dsm_right right, uint64_t deadline_ns)

@@ -20,10 +20,15 @@
 
 #include "base/assert.h"
 
+#include <linux/futex.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #define QUEUE 64u
+#define SYNCS VCPUS_MAX /* dsm_readers_sync at one time: one per reader */
 
 struct post {
 	gfn_t gfn;
@@ -32,7 +37,8 @@ struct post {
 
 struct ticket {
 	_Atomic unsigned shares; /* active readers that have not let go, and the revoker itself */
-	uint32_t page;
+	uint32_t page;		 /* of a revocation */
+	_Atomic uint32_t *synced; /* of a dsm_readers_sync: futex word of its thread; else NULL */
 	uint16_t next_free;
 };
 
@@ -65,7 +71,7 @@ static int tlb_open(struct dsm *d, void **out)
 
 	if (!m)
 		return -ENOMEM;
-	m->count = drive_flights(d);
+	m->count = drive_flights(d) + SYNCS;
 	ASSERT(m->count < UINT16_MAX);
 	m->tickets = calloc(m->count + 1, sizeof(*m->tickets));
 	if (!m->tickets) {
@@ -120,6 +126,7 @@ static uint16_t ticket_new(struct tlb *m, uint32_t page)
 	ASSERT(i); /* I7: revocations are bounded by the core's flights */
 	m->free = m->tickets[i].next_free;
 	m->tickets[i].page = page;
+	m->tickets[i].synced = NULL;
 	atomic_store_explicit(&m->tickets[i].shares, 1, memory_order_relaxed);
 	return i;
 }
@@ -130,12 +137,9 @@ static void ticket_free(struct tlb *m, uint16_t i)
 	m->free = i;
 }
 
-static bool tlb_revoke(struct dsm *d, gfn_t gfn, uint32_t page, enum dsm_right right)
+/* True: no active reader has to let go.  The ticket is free again then. */
+static bool post_to_all(struct tlb *m, uint16_t t, gfn_t gfn, enum dsm_right right)
 {
-	struct tlb *m = d->map_data;
-	uint16_t t = ticket_new(m, page);
-
-	state_set(d, gfn, right);
 	for (struct dsm_reader *r = m->readers; r; r = r->next) {
 		pthread_mutex_lock(&r->lock);
 		post(r, gfn, right);
@@ -150,6 +154,32 @@ static bool tlb_revoke(struct dsm *d, gfn_t gfn, uint32_t page, enum dsm_right r
 		return false;
 	ticket_free(m, t);
 	return true;
+}
+
+static bool tlb_revoke(struct dsm *d, gfn_t gfn, uint32_t page, enum dsm_right right)
+{
+	struct tlb *m = d->map_data;
+
+	state_set(d, gfn, right);
+	return post_to_all(m, ticket_new(m, page), gfn, right);
+}
+
+void dsm_readers_sync(struct dsm *d, gfn_t gfn, enum dsm_right right)
+{
+	struct tlb *m = d->map_data;
+	_Atomic uint32_t synced = 0;
+	uint16_t t;
+
+	dsm_lock(d);
+	t = ticket_new(m, 0);
+	m->tickets[t].synced = &synced;
+	if (post_to_all(m, t, gfn, right))
+		atomic_store(&synced, 1);
+	dsm_unlock(d);
+	for (unsigned i = 0; i < 100 && !atomic_load(&synced); i++)
+		sched_yield();
+	while (!atomic_load(&synced))
+		syscall(SYS_futex, &synced, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
 }
 
 /* Not waited for: whoever is told by the device that the data is there polls before it looks. */
@@ -226,12 +256,20 @@ static void tickets_return(struct dsm *d, const uint16_t *ticket, unsigned count
 		struct ticket *t = &m->tickets[ticket[i]];
 		uint32_t page = t->page;
 
+		_Atomic uint32_t *synced = t->synced;
+
 		if (atomic_fetch_sub(&t->shares, 1) > 1)
 			continue;
 		dsm_lock(d);
 		ticket_free(m, ticket[i]);
-		map_revoked(d, page);
+		if (!synced)
+			map_revoked(d, page);
 		dsm_unlock(d);
+		if (!synced)
+			continue;
+		/* Its word may be gone once it reads 1; waking a dead address is harmless. */
+		atomic_store(synced, 1);
+		syscall(SYS_futex, synced, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 	}
 }
 

@@ -164,6 +164,8 @@ static int parts_open(struct dsm *d, const struct dsm_config *cfg)
 	if (!err && d->nodes > 1)
 		err = drive_open(d, cfg);
 	if (!err)
+		err = cache_open(d, cfg->cache_pages);
+	if (!err)
 		err = d->map->open(d, &d->map_data);
 	if (!err && d->nodes > 1) {
 		err = -pthread_create(&d->net, NULL, net_run, d);
@@ -183,6 +185,7 @@ static void parts_close(struct dsm *d)
 		d->map->close(d->map_data);
 	if (d->drive)
 		drive_close(d);
+	cache_close(d);
 	memory_close(d);
 	stats_close(&d->count);
 	pthread_mutex_destroy(&d->lock.mutex);

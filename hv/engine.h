@@ -97,6 +97,7 @@ struct hv_engine {
 	/* True when an external interrupt can be injected before the next instruction. */
 	bool (*irq_ready)(struct hv_vcpu *v);
 	void (*inject_irq)(struct hv_vcpu *v, uint8_t vector); /* irq_ready must hold */
+	/* Asked when one waits; after a false run exits with HV_EXIT_KICKED as soon as it would be true. */
 	bool (*nmi_ready)(struct hv_vcpu *v);
 	void (*inject_nmi)(struct hv_vcpu *v);
 	/* CR8 as the guest last set it; the monitor mirrors it with the LAPIC's TPR. */

@@ -189,7 +189,8 @@ static bool take_events(struct hv_cpu *c)
 		enum hv_lapic_event ev;
 
 		fx.count = 0;
-		ev = hv_lapic_take(&c->lapic, e->nmi_ready(c->engine_vcpu), &vector, &fx);
+		/* Asked only when there is one: an engine that refuses remembers it, and exits when it can. */
+		ev = hv_lapic_take(&c->lapic, c->lapic.nmi_pending && e->nmi_ready(c->engine_vcpu), &vector, &fx);
 		hv_cpu_effects(c, &fx);
 		switch (ev) {
 		case HV_LAPIC_NOTHING:

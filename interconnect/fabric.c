@@ -15,9 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct ic_backend *const backends[] = { &ic_backend_tcp };
+static const struct ic_backend *const backends[] = { &ic_backend_tcp, &ic_backend_shm };
 
-static const char *const backend_names[] = { "tcp", NULL };
+static const char *const backend_names[] = { "tcp", "shm", NULL };
 STATIC_ASSERT(ARRAY_LEN(backend_names) == ARRAY_LEN(backends) + 1, "a name for every backend");
 
 const char *const *ic_backend_names(void)

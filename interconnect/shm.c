@@ -116,6 +116,8 @@ int shm_put(struct shm_link *s, const struct iovec *iov, unsigned count)
 	if (SHM_RING_BYTES - used < total)
 		return -EAGAIN;
 	for (unsigned i = 0; i < count; i++) {
+		if (!iov[i].iov_len)
+			continue; /* then the base may be NULL */
 		memcpy(at, iov[i].iov_base, iov[i].iov_len);
 		at += iov[i].iov_len;
 	}

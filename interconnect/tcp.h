@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * interconnect/tcp.h - what tcp.c (links and data) and tcp_hello.c (connecting, handshake) share.
+ * interconnect/tcp.h - what the files of the stream backends share.
+ *
+ * The "shm" backend is the same with `local` set: a unix socket for handshake, doorbell and death, and the
+ * messages through rings in shared memory (shm.h).
  *
  * Threads   Everything belongs to the thread inside progress, except tcp_peer's tx fields (tx_lock), the
  *           join request (join_lock) and what is atomic.
@@ -11,6 +14,7 @@
 #include "interconnect/core/frame.h"
 #include "interconnect/core/peer.h"
 #include "interconnect/fabric_priv.h"
+#include "interconnect/shm.h"
 
 #define TCP_TX_BYTES (256u << 10) /* bounded queue of a peer; a power of two */
 #define TCP_RX_BYTES (64u << 10)
@@ -28,6 +32,8 @@ struct tcp_link {
 	struct ic_hello hello, challenge;
 	uint64_t deadline_ns; /* of the handshake */
 	uint32_t epoch, rx_seq;
+	struct shm_link *shm; /* local: from ACCEPT on */
+	int passed_fd;	      /* local: came with a record, -1: none */
 	size_t rx_start, rx_end; /* bytes of rx in use */
 	uint8_t rx[TCP_RX_BYTES];
 };
@@ -41,6 +47,7 @@ struct tcp_peer {
 	uint32_t tx_seq, tx_epoch;
 	uint32_t tx_head, tx_tail; /* free-running; bytes of the ring in use = head - tail */
 	bool tx_armed;		   /* EPOLLOUT is asked for */
+	struct shm_link *shm;	   /* the link's, while up */
 	_Atomic bool tx_queued;
 	uint8_t *tx_ring;
 };
@@ -51,6 +58,8 @@ struct tcp {
 	int wait_fd, wake_fd;	 /* wait_fd: epoll_fd and wake_fd, what wait sleeps on */
 	struct tcp_peer *peers; /* cfg.nodes of them */
 	struct tcp_link *links[TCP_LINKS_MAX];
+	bool local;
+	pthread_mutex_t up_lock; /* rank: innermost; of up[] against wait and hush, which only read it */
 	struct tcp_link *up[NODES_MAX];
 	unsigned up_count, up_next;
 	unsigned handshakes; /* links that are not open */
@@ -58,6 +67,7 @@ struct tcp {
 	_Atomic bool backlog; /* whole frames may wait in some rx */
 	_Atomic bool slow;    /* handshakes or joins are under way: look at timers */
 	_Atomic bool waiting, woken;
+	_Atomic bool hushed; /* local */
 	_Atomic bool look; /* wait saw something in the epoll set */
 	pthread_mutex_t join_lock; /* rank: innermost */
 	_Atomic bool join_asked;
@@ -67,16 +77,23 @@ struct tcp {
 	} *asked;
 };
 
-/* tcp.c */
+/* tcp_send.c */
+int tcp_send(void *priv, node_id to, const struct ic_msg *msg);
+void tcp_flush(struct tcp *t, struct tcp_peer *p);
+
+/* tcp_link.c */
 struct tcp_link *tcp_link_new(struct tcp *t, int fd, enum tcp_phase phase, uint32_t events);
 void tcp_link_free(struct tcp *t, struct tcp_link *l);
 /* A handshake ended well: the link carries messages from here. */
 void tcp_link_open(struct tcp *t, struct tcp_link *l, uint32_t epoch);
 /* Reads once.  >0 bytes, 0 nothing there now, -EPIPE the end. */
-int tcp_link_read(struct tcp_link *l);
+int tcp_link_read(struct tcp *t, struct tcp_link *l);
+/* One round of an open link; may free it.  `socket`: epoll says that there is something.  Messages delivered. */
+int tcp_link_pump(struct tcp *t, struct tcp_link *l, unsigned budget, bool socket);
 
 /* tcp_hello.c */
 int tcp_listen(struct tcp *t, const char *address);
+void tcp_address(void *priv, char out[static IC_ADDR_MAX]);
 void tcp_accept(struct tcp *t);
 void tcp_connect(struct tcp *t, node_id peer);
 /* Takes the handshake as far as the bytes go; may free the link. */

@@ -21,15 +21,22 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define HANDSHAKE_NS (3 * NS_PER_S)
 #define JOIN_NS (30 * NS_PER_S) /* how long a peer may take to appear */
 
+/* A place to listen at or to connect to. */
+struct place {
+	struct sockaddr_storage sa;
+	socklen_t len;
+};
+
 /* "host:port" or "[v6]:port". */
-static int address_parse(const char *address, bool passive, struct addrinfo **out)
+static int place_parse(const char *address, bool passive, struct place *out)
 {
-	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV };
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV }, *ai;
 	char host[IC_ADDR_MAX];
 	const char *colon = strrchr(address, ':');
 	size_t len = colon ? (size_t)(colon - address) : 0;
@@ -44,25 +51,87 @@ static int address_parse(const char *address, bool passive, struct addrinfo **ou
 	}
 	if (passive)
 		hints.ai_flags |= AI_PASSIVE;
-	return getaddrinfo(host[0] ? host : NULL, colon + 1, &hints, out) ? -EADDRNOTAVAIL : 0;
+	if (getaddrinfo(host[0] ? host : NULL, colon + 1, &hints, &ai))
+		return -EADDRNOTAVAIL;
+	memcpy(&out->sa, ai->ai_addr, ai->ai_addrlen);
+	out->len = ai->ai_addrlen;
+	freeaddrinfo(ai);
+	return 0;
+}
+
+#define LOCAL_PREFIX "shm:"
+
+/* "shm:name": a unix socket in the abstract namespace, which leaves nothing in the file system. */
+static int place_local(const char *address, struct place *out)
+{
+	struct sockaddr_un *un = (struct sockaddr_un *)&out->sa;
+	size_t len = strlen(address), prefix = strlen(LOCAL_PREFIX);
+
+	if (strncmp(address, LOCAL_PREFIX, prefix) || len == prefix ||
+	    len - prefix + 1 > sizeof(un->sun_path))
+		return -EINVAL;
+	memset(un, 0, sizeof(*un));
+	un->sun_family = AF_UNIX;
+	memcpy(un->sun_path + 1, address + prefix, len - prefix);
+	out->len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + len - prefix);
+	return 0;
+}
+
+static int place_any_local(struct place *out)
+{
+	char name[64];
+	uint64_t r[2];
+
+	if (RAND_bytes((uint8_t *)r, sizeof(r)) != 1)
+		return -EIO;
+	snprintf(name, sizeof(name), LOCAL_PREFIX "unum-%016llx%016llx", (unsigned long long)r[0],
+		 (unsigned long long)r[1]);
+	return place_local(name, out);
+}
+
+static void place_name(const struct place *p, char out[static IC_ADDR_MAX])
+{
+	const struct sockaddr_un *un = (const struct sockaddr_un *)&p->sa;
+	size_t path = offsetof(struct sockaddr_un, sun_path) + 1;
+	char host[64] = "?", port[8] = "0";
+
+	if (p->sa.ss_family == AF_UNIX) {
+		snprintf(out, IC_ADDR_MAX, LOCAL_PREFIX "%.*s", p->len > path ? (int)(p->len - path) : 0,
+			 un->sun_path + 1);
+		return;
+	}
+	getnameinfo((const struct sockaddr *)&p->sa, p->len, host, sizeof(host), port, sizeof(port),
+		    NI_NUMERICHOST | NI_NUMERICSERV);
+	snprintf(out, IC_ADDR_MAX, strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, port);
 }
 
 int tcp_listen(struct tcp *t, const char *address)
 {
-	struct addrinfo *ai;
-	int one = 1, err = address_parse(address, true, &ai);
+	struct place at;
+	int one = 1, err = t->local ? place_any_local(&at) : place_parse(address, true, &at);
 
 	if (!err) {
-		t->listen_fd = socket(ai->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+		t->listen_fd = socket(at.sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 		if (t->listen_fd < 0 ||
 		    setsockopt(t->listen_fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) ||
-		    bind(t->listen_fd, ai->ai_addr, ai->ai_addrlen) || listen(t->listen_fd, NODES_MAX))
+		    bind(t->listen_fd, (struct sockaddr *)&at.sa, at.len) ||
+		    listen(t->listen_fd, NODES_MAX))
 			err = -errno;
-		freeaddrinfo(ai);
 	}
 	if (err)
-		log_error("tcp: cannot listen on %s: %s", address, strerror(-err));
+		log_error("tcp: cannot listen on %s: %s", t->local ? "a unix socket" : address,
+			  strerror(-err));
 	return err;
+}
+
+void tcp_address(void *priv, char out[static IC_ADDR_MAX])
+{
+	struct tcp *t = priv;
+	struct place at = { .len = sizeof(at.sa) };
+
+	if (getsockname(t->listen_fd, (struct sockaddr *)&at.sa, &at.len))
+		log_error("tcp: getsockname errno %d", errno);
+	place_name(&at, out);
 }
 
 static void mac_make(struct tcp *t, char side, const struct tcp_link *l, uint8_t out[IC_HELLO_MAC])
@@ -104,14 +173,11 @@ void tcp_hello_fail(struct tcp *t, struct tcp_link *l)
 
 static void link_name(const struct tcp_link *l, char out[static IC_ADDR_MAX])
 {
-	struct sockaddr_storage sa;
-	socklen_t len = sizeof(sa);
-	char host[64] = "?", port[8] = "?";
+	struct place at = { .len = sizeof(at.sa) };
 
-	if (!getpeername(l->fd, (struct sockaddr *)&sa, &len))
-		getnameinfo((struct sockaddr *)&sa, len, host, sizeof(host), port, sizeof(port),
-			    NI_NUMERICHOST | NI_NUMERICSERV);
-	snprintf(out, IC_ADDR_MAX, "%s:%s", host, port);
+	if (getpeername(l->fd, (struct sockaddr *)&at.sa, &at.len))
+		at.sa.ss_family = AF_UNSPEC;
+	place_name(&at, out);
 }
 
 static void refuse(struct tcp *t, struct tcp_link *l, enum ic_refusal why)
@@ -148,17 +214,16 @@ void tcp_accept(struct tcp *t)
 void tcp_connect(struct tcp *t, node_id peer)
 {
 	struct tcp_peer *p = &t->peers[peer];
-	struct addrinfo *ai;
 	struct tcp_link *l;
-	int fd = -1, err = address_parse(p->address, false, &ai);
+	struct place at;
+	int fd = -1, err = t->local ? place_local(p->address, &at) : place_parse(p->address, false, &at);
 
 	if (!err) {
-		fd = socket(ai->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-		if (fd >= 0 && connect(fd, ai->ai_addr, ai->ai_addrlen) && errno != EINPROGRESS) {
+		fd = socket(at.sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+		if (fd >= 0 && connect(fd, (struct sockaddr *)&at.sa, at.len) && errno != EINPROGRESS) {
 			close(fd);
 			fd = -1;
 		}
-		freeaddrinfo(ai);
 	}
 	l = fd < 0 ? NULL : tcp_link_new(t, fd, TCP_CONNECTING, EPOLLOUT);
 	if (!l) {
@@ -248,6 +313,51 @@ static bool on_hello(struct tcp *t, struct tcp_link *l, const struct ic_hello *h
 	return false;
 }
 
+/* ACCEPT with the memory of the rings. */
+static bool accept_send_local(struct tcp_link *l, const struct ic_hello *accept)
+{
+	union {
+		char bytes[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control = { { 0 } };
+	uint8_t bytes[IC_HELLO_MAX];
+	struct iovec iov = { bytes, ic_hello_encode(accept, bytes) };
+	struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+			     .msg_controllen = sizeof(control) };
+	struct cmsghdr *c = CMSG_FIRSTHDR(&mh);
+	int fd = shm_create();
+	ssize_t n = -1;
+
+	if (fd < 0)
+		return false;
+	l->shm = shm_map(fd, true);
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(c), &fd, sizeof(int));
+	if (l->shm)
+		n = sendmsg(l->fd, &mh, MSG_DONTWAIT | MSG_NOSIGNAL);
+	close(fd);
+	return n == (ssize_t)iov.iov_len;
+}
+
+/* Connector: the link holds.  Local: with the memory that came along. */
+static bool on_accept(struct tcp *t, struct tcp_link *l)
+{
+	if (t->local) {
+		l->shm = l->passed_fd < 0 ? NULL : shm_map(l->passed_fd, false);
+		if (!l->shm) {
+			refuse(t, l, IC_REFUSED_GARBAGE);
+			return false;
+		}
+	}
+	if (peer_wanted(t, l->peer))
+		tcp_link_open(t, l, l->challenge.epoch);
+	else
+		tcp_hello_fail(t, l); /* the join's deadline passed meanwhile */
+	return false;
+}
+
 /* Acceptor: the connector's proof. */
 static bool on_proof(struct tcp *t, struct tcp_link *l, const struct ic_hello *h)
 {
@@ -261,7 +371,7 @@ static bool on_proof(struct tcp *t, struct tcp_link *l, const struct ic_hello *h
 		refuse(t, l, IC_REFUSED_BUSY);
 		return false;
 	}
-	if (!record_send(l, &accept)) {
+	if (t->local ? !accept_send_local(l, &accept) : !record_send(l, &accept)) {
 		tcp_hello_fail(t, l);
 		return false;
 	}
@@ -284,13 +394,8 @@ static bool on_record(struct tcp *t, struct tcp_link *l, const struct ic_hello *
 		return on_proof(t, l, h);
 	if (l->phase == TCP_CHALLENGED && h->kind == IC_CHALLENGE)
 		return on_challenge(t, l, h);
-	if (l->phase == TCP_PROVING && h->kind == IC_ACCEPT) {
-		if (peer_wanted(t, l->peer))
-			tcp_link_open(t, l, l->challenge.epoch);
-		else
-			tcp_hello_fail(t, l); /* the join's deadline passed meanwhile */
-		return false;
-	}
+	if (l->phase == TCP_PROVING && h->kind == IC_ACCEPT)
+		return on_accept(t, l);
 	refuse(t, l, IC_REFUSED_GARBAGE);
 	return false;
 }
@@ -305,7 +410,7 @@ void tcp_hello_step(struct tcp *t, struct tcp_link *l)
 		on_connected(t, l);
 		return;
 	}
-	got = tcp_link_read(l);
+	got = tcp_link_read(t, l);
 	for (;;) {
 		int used = ic_hello_decode(l->rx + l->rx_start, l->rx_end - l->rx_start, &h, &why);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cluster-config/core/check.c - what the parts of a topology owe each other: unique names, shares that add up,
- *                               nothing lent twice, devices on nodes that take part.
+ * cluster-config/core/check.c - what the parts of a topology owe each other: unique names, shares
+ *            that add up, nothing lent twice, devices on nodes that take part.
  */
 #include "cluster-config/core/schema.h"
 
@@ -24,11 +24,13 @@ static void nodes_unique(const struct cc_topology *t, struct cc_diags *d)
 			if (!a->name || !b->name)
 				continue;
 			if (!strcmp(a->name, b->name))
-				cc_diag_add(d, b->mark, "node '%s' is here twice, first in line %u", b->name,
-					    a->mark.line);
-			else if (a->address && b->address && !strcmp(a->address, b->address) && a->port == b->port)
+				cc_diag_add(d, b->mark, "node '%s' is here twice, first in line %u",
+					    b->name, a->mark.line);
+			else if (a->address && b->address && !strcmp(a->address, b->address) &&
+				 a->port == b->port)
 				cc_diag_add(d, b->mark,
-					    "node '%s' has the address and port of node '%s' (%.63s, port %u)",
+					    "node '%s' has the address and port of node '%s' "
+					    "(%.63s, port %u)",
 					    b->name, a->name, b->address, b->port);
 		}
 }
@@ -37,8 +39,10 @@ static void vms_unique(const struct cc_topology *t, struct cc_diags *d)
 {
 	for (unsigned i = 0; i < t->vms; i++)
 		for (unsigned j = 0; j < i; j++)
-			if (t->vm[i].name && t->vm[j].name && !strcmp(t->vm[i].name, t->vm[j].name)) {
-				cc_diag_add(d, t->vm[i].mark, "vm '%s' is here twice, first in line %u",
+			if (t->vm[i].name && t->vm[j].name &&
+			    !strcmp(t->vm[i].name, t->vm[j].name)) {
+				cc_diag_add(d, t->vm[i].mark,
+					    "vm '%s' is here twice, first in line %u",
 					    t->vm[i].name, t->vm[j].mark.line);
 				break;
 			}
@@ -54,7 +58,8 @@ void cc_split(uint64_t total, const uint64_t *weight, unsigned count, uint64_t *
 		part[i] = sum ? (uint64_t)((unsigned __int128)total * weight[i] / sum) : 0;
 		left -= part[i];
 	}
-	/* Rounding leaves less than `count` units, and fewer than there is room for when total <= sum. */
+	/* Rounding leaves less than `count` units, and fewer than there is room for when total <=
+	 * sum. */
 	for (unsigned i = 0; left; i = (i + 1) % count)
 		if (part[i] < weight[i] || total > sum) {
 			part[i]++;
@@ -105,18 +110,20 @@ static void shares_check(const struct cc_topology *t, const struct cc_vm *vm, st
 		memory += s->memory;
 		vcpus += s->vcpus;
 		if (!s->memory && !s->vcpus)
-			cc_diag_add(d, vm->mark, "vm '%s': the share of node '%s' is nothing", vm->name,
-				    t->node[s->node].name);
+			cc_diag_add(d, vm->mark, "vm '%s': the share of node '%s' is nothing",
+				    vm->name, t->node[s->node].name);
 		if (s->memory % CC_MEMORY_UNIT)
-			cc_diag_add(d, vm->mark, "vm '%s': the memory share of node '%s' must be a multiple of %lluMiB",
+			cc_diag_add(d, vm->mark,
+				    "vm '%s': the memory share of node '%s' must be a multiple of "
+				    "%lluMiB",
 				    vm->name, t->node[s->node].name, mib(CC_MEMORY_UNIT));
 	}
 	if (vcpus != vm->vcpus)
-		cc_diag_add(d, vm->mark, "vm '%s': the shares have %llu vCPUs, the vm has %u", vm->name,
-			    (unsigned long long)vcpus, vm->vcpus);
+		cc_diag_add(d, vm->mark, "vm '%s': the shares have %llu vCPUs, the vm has %u",
+			    vm->name, (unsigned long long)vcpus, vm->vcpus);
 	if (memory != vm->memory)
-		cc_diag_add(d, vm->mark, "vm '%s': the shares have %lluMiB, the vm has %lluMiB", vm->name,
-			    mib(memory), mib(vm->memory));
+		cc_diag_add(d, vm->mark, "vm '%s': the shares have %lluMiB, the vm has %lluMiB",
+			    vm->name, mib(memory), mib(vm->memory));
 }
 
 /* False: even the whole pool is too small, so that a split would only add noise. */
@@ -130,8 +137,8 @@ static bool vm_fits(const struct cc_topology *t, const struct cc_vm *vm, struct 
 		cpus += t->node[i].cpus;
 	}
 	if (vm->vcpus > cpus) {
-		cc_diag_add(d, vm->mark, "vm '%s' wants %u vCPUs; the nodes lend %llu", vm->name, vm->vcpus,
-			    (unsigned long long)cpus);
+		cc_diag_add(d, vm->mark, "vm '%s' wants %u vCPUs; the nodes lend %llu", vm->name,
+			    vm->vcpus, (unsigned long long)cpus);
 		fits = false;
 	}
 	if (vm->memory > memory) {
@@ -140,8 +147,8 @@ static bool vm_fits(const struct cc_topology *t, const struct cc_vm *vm, struct 
 		fits = false;
 	}
 	if (vm->memory % CC_MEMORY_UNIT) {
-		cc_diag_add(d, vm->mark, "vm '%s': 'memory' must be a multiple of %lluMiB", vm->name,
-			    mib(CC_MEMORY_UNIT));
+		cc_diag_add(d, vm->mark, "vm '%s': 'memory' must be a multiple of %lluMiB",
+			    vm->name, mib(CC_MEMORY_UNIT));
 		fits = false;
 	}
 	return fits;
@@ -155,12 +162,12 @@ static bool takes_part(const struct cc_vm *vm, unsigned node)
 	return false;
 }
 
-static void device_check(const struct cc_topology *t, const struct cc_vm *vm, struct cc_mark mark, const char *what,
-			 unsigned node, struct cc_diags *d)
+static void device_check(const struct cc_topology *t, const struct cc_vm *vm, struct cc_mark mark,
+			 const char *what, unsigned node, struct cc_diags *d)
 {
 	if (!takes_part(vm, node))
-		cc_diag_add(d, mark, "vm '%s': node '%s' of the %s has no share in the vm", vm->name,
-			    t->node[node].name, what);
+		cc_diag_add(d, mark, "vm '%s': node '%s' of the %s has no share in the vm",
+			    vm->name, t->node[node].name, what);
 }
 
 static void devices_check(const struct cc_topology *t, struct cc_vm *vm, struct cc_diags *d)
@@ -191,8 +198,10 @@ static void fabric_check(const struct cc_topology *t, const struct cc_vm *vm, st
 		if (!strcmp(n->fabric_backend, "auto"))
 			continue;
 		if (chosen && strcmp(n->fabric_backend, chosen->fabric_backend))
-			cc_diag_add(d, vm->mark, "vm '%s': node '%s' has the fabric %s, but node '%s' has %s", vm->name,
-				    chosen->name, chosen->fabric_backend, n->name, n->fabric_backend);
+			cc_diag_add(d, vm->mark,
+				    "vm '%s': node '%s' has the fabric %s, but node '%s' has %s",
+				    vm->name, chosen->name, chosen->fabric_backend, n->name,
+				    n->fabric_backend);
 		else
 			chosen = n;
 	}
@@ -212,11 +221,11 @@ static void nodes_lend(const struct cc_topology *t, struct cc_diags *d)
 					vcpus += t->vm[v].share[s].vcpus;
 				}
 		if (vcpus > n->cpus)
-			cc_diag_add(d, n->mark, "node '%s' lends %u CPUs; the vms take %llu", n->name, n->cpus,
-				    (unsigned long long)vcpus);
+			cc_diag_add(d, n->mark, "node '%s' lends %u CPUs; the vms take %llu",
+				    n->name, n->cpus, (unsigned long long)vcpus);
 		if (memory > n->memory)
-			cc_diag_add(d, n->mark, "node '%s' lends %lluMiB; the vms take %lluMiB", n->name,
-				    mib(n->memory), mib(memory));
+			cc_diag_add(d, n->mark, "node '%s' lends %lluMiB; the vms take %lluMiB",
+				    n->name, mib(n->memory), mib(memory));
 	}
 }
 

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cluster-config/core/diag.c - the list of mistakes, and the guess at what a misspelt word was meant to be.
+ * cluster-config/core/diag.c - the list of mistakes, and the guess at what a misspelt word was
+ *            meant to be.
  *
- * Limits    CC_DIAGS_MAX mistakes, then they are only counted; words longer than 32 bytes get no guess.
+ * Limits    CC_DIAGS_MAX mistakes, then they are only counted; words longer than 32 bytes get no
+ *           guess.
  */
 #include "cluster-config/core/tree.h"
 

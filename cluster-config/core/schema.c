@@ -1,233 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cluster-config/core/schema.c - which keys a topology file has, what each may hold, and how it is read.
+ * cluster-config/core/schema.c - which keys a topology file has, and what each may hold.
  *
  * What      One const table per kind of mapping; one walker reads them all.
- * Limits    Nothing is guessed: every scalar is text until its key says what it must be.
  */
-#include "cluster-config/core/schema.h"
+#include "cluster-config/core/field.h"
 
-#include <stdio.h>
 #include <string.h>
-
-enum field_type {
-	F_NAME,	    /* letters, digits, - _ . */
-	F_ADDRESS,  /* IPv4, IPv6 or host name */
-	F_TEXT,	    /* anything printable, not empty */
-	F_CMDLINE,  /* printable ASCII, may be empty, CC_CMDLINE_MAX */
-	F_UINT,	    /* unsigned */
-	F_PORT,	    /* uint16_t */
-	F_SIZE,	    /* uint64_t bytes, with a unit */
-	F_DURATION, /* unsigned, milliseconds, with a unit */
-	F_BOOL,
-	F_ENUM,	    /* unsigned, index into words */
-	F_NODE,	    /* unsigned, index of the node of that name */
-	F_OTHER,    /* `take` does it */
-};
-
-struct walk {
-	const struct cc_tree *tree;
-	struct cc_topology *t;
-	struct cc_sound *sound;
-	struct cc_diags *d;
-};
-
-struct field {
-	const char *name;
-	enum field_type type;
-	bool required;
-	size_t offset;	     /* of the member in the object */
-	uint64_t min, max;   /* F_UINT F_PORT F_SIZE F_DURATION */
-	const char *const *words; /* F_ENUM, NULL-terminated */
-	void (*take)(struct walk *w, const struct cc_tree_node *value, void *object);
-};
 
 #define FIELDS_MAX 24u
 #define MEMORY_MIN (32ull << 20)
 #define MEMORY_MAX (64ull << 40)
 
-static const struct cc_tree_node *child(const struct walk *w, const struct cc_tree_node *n)
+static const struct cc_tree_node *child(const struct cc_walk *w, const struct cc_tree_node *n)
 {
 	return n->first == CC_TREE_NONE ? NULL : &w->tree->node[n->first];
 }
 
-static const struct cc_tree_node *sibling(const struct walk *w, const struct cc_tree_node *n)
+static const struct cc_tree_node *sibling(const struct cc_walk *w, const struct cc_tree_node *n)
 {
 	return n->next == CC_TREE_NONE ? NULL : &w->tree->node[n->next];
 }
 
-static bool is_word_char(char c)
-{
-	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
-	       c == '_' || c == '.';
-}
-
-/* --- scalars ---------------------------------------------------------------------------------------- */
-
-/* A whole number and whatever follows it.  False: no digit first, a leading zero, or more than 2^63. */
-static bool number_read(const char *text, uint64_t *value, const char **rest)
-{
-	uint64_t v = 0;
-	const char *p = text;
-
-	if (*p < '0' || *p > '9' || (p[0] == '0' && p[1] >= '0' && p[1] <= '9'))
-		return false;
-	for (; *p >= '0' && *p <= '9'; p++) {
-		if (v > (1ull << 63) / 10 - 1)
-			return false;
-		v = v * 10 + (uint64_t)(*p - '0');
-	}
-	*value = v;
-	*rest = p;
-	return true;
-}
-
-struct unit {
-	const char *name;
-	uint64_t factor;
-};
-
-static const struct unit size_units[] = {
-	{ "KiB", 1ull << 10 }, { "MiB", 1ull << 20 }, { "GiB", 1ull << 30 }, { "TiB", 1ull << 40 }, { 0 },
-};
-static const struct unit duration_units[] = { { "ms", 1 }, { "s", 1000 }, { 0 } };
-
-static bool quantity_read(const char *text, const struct unit *units, uint64_t *value)
-{
-	const char *rest;
-	uint64_t v;
-
-	if (!number_read(text, &v, &rest))
-		return false;
-	for (; units->name; units++)
-		if (!strcmp(rest, units->name)) {
-			if (v > (1ull << 62) / units->factor)
-				return false;
-			*value = v * units->factor;
-			return true;
-		}
-	return false;
-}
-
-bool cc_size_parse(const char *text, uint64_t *bytes)
-{
-	return quantity_read(text, size_units, bytes);
-}
-
-/* The largest unit that leaves a whole number, for messages. */
-static const char *size_text(uint64_t bytes, char out[static 32])
-{
-	int u = 3;
-
-	while (u > 0 && bytes % size_units[u].factor)
-		u--;
-	snprintf(out, 32, "%llu%s", (unsigned long long)(bytes / size_units[u].factor), size_units[u].name);
-	return out;
-}
-
-static void range_check(struct walk *w, const struct field *f, struct cc_mark at, uint64_t v, const char *text)
-{
-	char min[32], max[32];
-
-	if (v >= f->min && v <= f->max)
-		return;
-	if (f->type == F_SIZE) {
-		size_text(f->min, min);
-		size_text(f->max, max);
-	} else {
-		const char *unit = f->type == F_DURATION ? "ms" : "";
-
-		snprintf(min, sizeof(min), "%llu%s", (unsigned long long)f->min, unit);
-		snprintf(max, sizeof(max), "%llu%s", (unsigned long long)f->max, unit);
-	}
-	cc_diag_add(w->d, at, "'%s' must be from %s to %s, not %.40s", f->name, min, max, text);
-}
-
-static void number_take(struct walk *w, const struct field *f, const struct cc_tree_node *v, void *member)
-{
-	const char *rest;
-	uint64_t value;
-	bool ok;
-
-	switch (f->type) {
-	case F_SIZE:
-		ok = quantity_read(v->text, size_units, &value);
-		break;
-	case F_DURATION:
-		ok = quantity_read(v->text, duration_units, &value);
-		break;
-	default:
-		ok = number_read(v->text, &value, &rest) && !*rest;
-	}
-	if (!ok) {
-		const char *what = f->type == F_SIZE	 ? "a size like 512MiB or 4GiB" :
-				   f->type == F_DURATION ? "a time like 5s or 1500ms" :
-							   "a whole number";
-
-		cc_diag_add(w->d, v->mark, "'%s' must be %s, not '%.40s'", f->name, what, v->text);
-		return;
-	}
-	range_check(w, f, v->mark, value, v->text);
-	if (f->type == F_SIZE && value % PAGE_SIZE)
-		cc_diag_add(w->d, v->mark, "'%s' must be a multiple of 4KiB", f->name);
-	if (f->type == F_SIZE)
-		*(uint64_t *)member = value;
-	else if (f->type == F_PORT)
-		*(uint16_t *)member = (uint16_t)value;
-	else
-		*(unsigned *)member = (unsigned)value;
-}
-
-static void text_take(struct walk *w, const struct field *f, const struct cc_tree_node *v, void *member)
-{
-	size_t len = strlen(v->text), max = f->type == F_CMDLINE ? CC_CMDLINE_MAX :
-					    f->type == F_TEXT	 ? 1024 :
-								   CC_NAME_MAX;
-
-	if (!len && f->type != F_CMDLINE) {
-		cc_diag_add(w->d, v->mark, "'%s' is empty", f->name);
-		return;
-	}
-	if (len > max) {
-		cc_diag_add(w->d, v->mark, "'%s' is longer than %zu bytes", f->name, max);
-		return;
-	}
-	for (const char *p = v->text; *p; p++) {
-		bool fine = f->type == F_NAME	 ? is_word_char(*p) :
-			    f->type == F_ADDRESS ? is_word_char(*p) || *p == ':' :
-			    f->type == F_CMDLINE ? *p >= ' ' && *p <= '~' :
-						   (unsigned char)*p >= ' ' && *p != 0x7f;
-
-		if (fine)
-			continue;
-		if (*p >= ' ' && *p <= '~')
-			cc_diag_add(w->d, v->mark, "'%s' must not hold the character '%c'", f->name, *p);
-		else
-			cc_diag_add(w->d, v->mark, "'%s' must not hold the byte 0x%02x", f->name, (uint8_t)*p);
-		return;
-	}
-	*(const char **)member = v->text;
-}
-
-static void enum_take(struct walk *w, const struct field *f, const struct cc_tree_node *v, void *member)
-{
-	static const char *const bools[] = { "false", "true", NULL };
-	const char *const *words = f->type == F_BOOL ? bools : f->words;
-	char all[80] = "";
-	unsigned count = 0;
-
-	for (; words[count]; count++) {
-		if (!strcmp(words[count], v->text)) {
-			if (f->type == F_BOOL)
-				*(bool *)member = count == 1;
-			else
-				*(unsigned *)member = count;
-			return;
-		}
-		snprintf(all + strlen(all), sizeof(all) - strlen(all), "%s%s", count ? ", " : "", words[count]);
-	}
-	cc_diag_add(w->d, v->mark, "'%s' must be one of %s, not '%.40s'", f->name, all, v->text);
-}
+/* --- references and kinds --------------------------------------------------------------------- */
 
 static bool node_find(const struct cc_topology *t, const char *name, unsigned *index)
 {
@@ -239,7 +34,7 @@ static bool node_find(const struct cc_topology *t, const char *name, unsigned *i
 	return false;
 }
 
-static void node_take(struct walk *w, const struct cc_tree_node *v, unsigned *member)
+static void node_take(struct cc_walk *w, const struct cc_tree_node *v, unsigned *member)
 {
 	const char *names[NODES_MAX], *near;
 	unsigned count = 0;
@@ -250,15 +45,17 @@ static void node_take(struct walk *w, const struct cc_tree_node *v, unsigned *me
 		if (w->t->node[i].name)
 			names[count++] = w->t->node[i].name;
 	near = cc_nearest(v->text, names, count);
-	cc_diag_add(w->d, v->mark, "there is no node '%.63s'%s%s%s", v->text, near ? "; did you mean '" : "",
-		    near ? near : "", near ? "'?" : "");
+	cc_diag_add(w->d, v->mark, "there is no node '%.63s'%s%s%s", v->text,
+		    near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
 }
 
-/* --- mappings and sequences -------------------------------------------------------------------------- */
+/* --- mappings and sequences ------------------------------------------------------------------- */
 
-static const char *const kind_names[] = { "a single value", "a mapping of keys to values", "a list" };
+static const char *const kind_names[] = { "a single value", "a mapping of keys to values",
+					  "a list" };
 
-static bool kind_check(struct walk *w, const char *name, const struct cc_tree_node *v, enum cc_tree_kind kind)
+static bool kind_check(struct cc_walk *w, const char *name, const struct cc_tree_node *v,
+		       enum cc_tree_kind kind)
 {
 	if (v->kind == kind)
 		return true;
@@ -269,7 +66,8 @@ static bool kind_check(struct walk *w, const char *name, const struct cc_tree_no
 	return false;
 }
 
-static void field_take(struct walk *w, const struct field *f, const struct cc_tree_node *v, void *object)
+static void field_take(struct cc_walk *w, const struct cc_field *f, const struct cc_tree_node *v,
+		       void *object)
 {
 	void *member = (char *)object + f->offset;
 
@@ -279,39 +77,28 @@ static void field_take(struct walk *w, const struct field *f, const struct cc_tr
 	}
 	if (!kind_check(w, f->name, v, CC_TREE_SCALAR))
 		return;
-	switch (f->type) {
-	case F_UINT:
-	case F_PORT:
-	case F_SIZE:
-	case F_DURATION:
-		number_take(w, f, v, member);
-		break;
-	case F_BOOL:
-	case F_ENUM:
-		enum_take(w, f, v, member);
-		break;
-	case F_NODE:
+	if (f->type == F_NODE)
 		node_take(w, v, member);
-		break;
-	default:
-		text_take(w, f, v, member);
-	}
+	else
+		cc_field_scalar(f, v, member, w->d);
 }
 
-static void unknown_key(struct walk *w, const struct field *fields, unsigned count, const struct cc_tree_node *key)
+static void unknown_key(struct cc_walk *w, const struct cc_field *fields, unsigned count,
+			const struct cc_tree_node *key)
 {
 	const char *names[FIELDS_MAX], *near;
 
 	for (unsigned i = 0; i < count; i++)
 		names[i] = fields[i].name;
 	near = cc_nearest(key->text, names, count);
-	cc_diag_add(w->d, key->mark, "unknown key '%.40s'%s%s%s", key->text, near ? "; did you mean '" : "",
-		    near ? near : "", near ? "'?" : "");
+	cc_diag_add(w->d, key->mark, "unknown key '%.40s'%s%s%s", key->text,
+		    near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
 }
 
-/* Reads the mapping `n` into `object`.  `only` and `but`: take that field alone, or all but it (NULL: no such limit). */
-static void map_take(struct walk *w, const struct field *fields, unsigned count, const struct cc_tree_node *n,
-		     void *object, const char *only, const char *but)
+/* Reads the mapping `n` into `object`.  `only` and `but`: take that field alone, or all but it
+ * (NULL: no such limit). */
+static void map_take(struct cc_walk *w, const struct cc_field *fields, unsigned count,
+		     const struct cc_tree_node *n, void *object, const char *only, const char *but)
 {
 	struct cc_mark seen[FIELDS_MAX] = { 0 };
 
@@ -319,9 +106,11 @@ static void map_take(struct walk *w, const struct field *fields, unsigned count,
 		unsigned i = 0;
 
 		v = sibling(w, key);
-		while (i < count && (key->kind != CC_TREE_SCALAR || strcmp(fields[i].name, key->text)))
+		while (i < count &&
+		       (key->kind != CC_TREE_SCALAR || strcmp(fields[i].name, key->text)))
 			i++;
-		if (i < count && ((only && strcmp(only, key->text)) || (but && !strcmp(but, key->text)))) {
+		if (i < count &&
+		    ((only && strcmp(only, key->text)) || (but && !strcmp(but, key->text)))) {
 			seen[i] = key->mark;
 			continue;
 		}
@@ -334,8 +123,8 @@ static void map_take(struct walk *w, const struct field *fields, unsigned count,
 		} else if (i == count) {
 			unknown_key(w, fields, count, key);
 		} else if (seen[i].line) {
-			cc_diag_add(w->d, key->mark, "key '%s' is here twice, first in line %u", key->text,
-				    seen[i].line);
+			cc_diag_add(w->d, key->mark, "key '%s' is here twice, first in line %u",
+				    key->text, seen[i].line);
 		} else {
 			seen[i] = key->mark;
 			field_take(w, &fields[i], v, object);
@@ -353,7 +142,7 @@ static unsigned mistakes(const struct cc_diags *d)
 	return d->count + d->dropped;
 }
 
-/* --- nodes ------------------------------------------------------------------------------------------- */
+/* --- nodes ------------------------------------------------------------------------------------ */
 
 #define NODE_AT(member) offsetof(struct cc_node, member)
 #define VM_AT(member) offsetof(struct cc_vm, member)
@@ -365,12 +154,13 @@ struct fabric_object {
 	unsigned backend;
 	const char *device;
 };
-static const struct field fabric_fields[] = {
-	{ "backend", F_ENUM, .required = true, offsetof(struct fabric_object, backend), .words = backend_words },
+static const struct cc_field fabric_fields[] = {
+	{ "backend", F_ENUM, .required = true, offsetof(struct fabric_object, backend),
+	  .words = backend_words },
 	{ "device", F_NAME, .offset = offsetof(struct fabric_object, device) },
 };
 
-static void fabric_take(struct walk *w, const struct cc_tree_node *v, void *object)
+static void fabric_take(struct cc_walk *w, const struct cc_tree_node *v, void *object)
 {
 	struct cc_node *node = object;
 	struct fabric_object fabric = { 0 };
@@ -382,17 +172,18 @@ static void fabric_take(struct walk *w, const struct cc_tree_node *v, void *obje
 	node->fabric_device = fabric.device;
 }
 
-static const struct field node_fields[] = {
+static const struct cc_field node_fields[] = {
 	{ "name", F_NAME, .required = true, .offset = NODE_AT(name) },
 	{ "address", F_ADDRESS, .required = true, .offset = NODE_AT(address) },
 	{ "port", F_PORT, .offset = NODE_AT(port), .min = 1, .max = 65535 },
 	{ "cpus", F_UINT, .required = true, .offset = NODE_AT(cpus), .min = 1, .max = 4096 },
-	{ "memory", F_SIZE, .required = true, .offset = NODE_AT(memory), .min = MEMORY_MIN, .max = MEMORY_MAX },
+	{ "memory", F_SIZE, .required = true, .offset = NODE_AT(memory), .min = MEMORY_MIN,
+	  .max = MEMORY_MAX },
 	{ "cache", F_SIZE, .offset = NODE_AT(cache), .min = 1 << 20, .max = MEMORY_MAX },
 	{ "fabric", F_OTHER, .take = fabric_take },
 };
 
-static void nodes_take(struct walk *w, const struct cc_tree_node *v, void *object)
+static void nodes_take(struct cc_walk *w, const struct cc_tree_node *v, void *object)
 {
 	struct cc_topology *t = object;
 
@@ -417,15 +208,15 @@ static void nodes_take(struct walk *w, const struct cc_tree_node *v, void *objec
 	}
 }
 
-/* --- VMs --------------------------------------------------------------------------------------------- */
+/* --- VMs -------------------------------------------------------------------------------------- */
 
 #define SHARE_AT(member) offsetof(struct cc_share, member)
-static const struct field share_fields[] = {
+static const struct cc_field share_fields[] = {
 	{ "vcpus", F_UINT, .required = true, .offset = SHARE_AT(vcpus), .max = VCPUS_MAX },
 	{ "memory", F_SIZE, .required = true, .offset = SHARE_AT(memory), .max = MEMORY_MAX },
 };
 
-static void shares_take(struct walk *w, const struct cc_tree_node *v, void *object)
+static void shares_take(struct cc_walk *w, const struct cc_tree_node *v, void *object)
 {
 	struct cc_vm *vm = object;
 	unsigned line_of[NODES_MAX] = { 0 };
@@ -438,15 +229,16 @@ static void shares_take(struct walk *w, const struct cc_tree_node *v, void *obje
 		struct cc_share share = { .node = NODES_MAX };
 
 		value = sibling(w, key);
-		if (!kind_check(w, "shares", key, CC_TREE_SCALAR) || !kind_check(w, key->text, value, CC_TREE_MAP))
+		if (!kind_check(w, "shares", key, CC_TREE_SCALAR) ||
+		    !kind_check(w, key->text, value, CC_TREE_MAP))
 			continue;
 		node_take(w, key, &share.node);
 		MAP_TAKE(w, share_fields, value, &share);
 		if (share.node == NODES_MAX)
 			continue;
 		if (line_of[share.node]) {
-			cc_diag_add(w->d, key->mark, "key '%s' is here twice, first in line %u", key->text,
-				    line_of[share.node]);
+			cc_diag_add(w->d, key->mark, "key '%s' is here twice, first in line %u",
+				    key->text, line_of[share.node]);
 			continue;
 		}
 		line_of[share.node] = key->mark.line;
@@ -454,31 +246,32 @@ static void shares_take(struct walk *w, const struct cc_tree_node *v, void *obje
 	}
 }
 
-static const struct field place_fields[] = { { "node", F_NODE, .required = true } };
+static const struct cc_field place_fields[] = { { "node", F_NODE, .required = true } };
 
-static void place_take(struct walk *w, const char *name, const struct cc_tree_node *v, unsigned *node)
+static void place_take(struct cc_walk *w, const char *name, const struct cc_tree_node *v,
+		       unsigned *node)
 {
 	if (kind_check(w, name, v, CC_TREE_MAP))
 		MAP_TAKE(w, place_fields, v, node);
 }
 
-static void console_take(struct walk *w, const struct cc_tree_node *v, void *object)
+static void console_take(struct cc_walk *w, const struct cc_tree_node *v, void *object)
 {
 	place_take(w, "console", v, &((struct cc_vm *)object)->console_node);
 }
 
-static void rng_take(struct walk *w, const struct cc_tree_node *v, void *object)
+static void rng_take(struct cc_walk *w, const struct cc_tree_node *v, void *object)
 {
 	place_take(w, "rng", v, &((struct cc_vm *)object)->rng_node);
 }
 
-static const struct field disk_fields[] = {
+static const struct cc_field disk_fields[] = {
 	{ "node", F_NODE, .required = true, .offset = offsetof(struct cc_disk, node) },
 	{ "path", F_TEXT, .required = true, .offset = offsetof(struct cc_disk, path) },
 	{ "readonly", F_BOOL, .offset = offsetof(struct cc_disk, readonly) },
 };
 
-static void disks_take(struct walk *w, const struct cc_tree_node *v, void *object)
+static void disks_take(struct cc_walk *w, const struct cc_tree_node *v, void *object)
 {
 	struct cc_vm *vm = object;
 
@@ -496,12 +289,12 @@ static void disks_take(struct walk *w, const struct cc_tree_node *v, void *objec
 	}
 }
 
-static const struct field nic_fields[] = {
+static const struct cc_field nic_fields[] = {
 	{ "node", F_NODE, .required = true, .offset = offsetof(struct cc_nic, node) },
 	{ "tap", F_NAME, .required = true, .offset = offsetof(struct cc_nic, tap) },
 };
 
-static void nics_take(struct walk *w, const struct cc_tree_node *v, void *object)
+static void nics_take(struct cc_walk *w, const struct cc_tree_node *v, void *object)
 {
 	struct cc_vm *vm = object;
 
@@ -519,17 +312,17 @@ static void nics_take(struct walk *w, const struct cc_tree_node *v, void *object
 	}
 }
 
-static void kernel_take(struct walk *w, const struct cc_tree_node *v, void *object)
+static void kernel_take(struct cc_walk *w, const struct cc_tree_node *v, void *object)
 {
-	static const struct field f = { "kernel", F_TEXT, .offset = VM_AT(kernel) };
+	static const struct cc_field f = { "kernel", F_TEXT, .offset = VM_AT(kernel) };
 
 	((struct cc_vm *)object)->kernel_mark = v->mark;
 	field_take(w, &f, v, object);
 }
 
-static void initrd_take(struct walk *w, const struct cc_tree_node *v, void *object)
+static void initrd_take(struct cc_walk *w, const struct cc_tree_node *v, void *object)
 {
-	static const struct field f = { "initrd", F_TEXT, .offset = VM_AT(initrd) };
+	static const struct cc_field f = { "initrd", F_TEXT, .offset = VM_AT(initrd) };
 
 	((struct cc_vm *)object)->initrd_mark = v->mark;
 	field_take(w, &f, v, object);
@@ -538,10 +331,11 @@ static void initrd_take(struct walk *w, const struct cc_tree_node *v, void *obje
 static const char *const numa_words[] = { "expose", "flat", NULL };
 static const char *const engine_words[] = { "auto", "bt", "kvm", NULL };
 
-static const struct field vm_fields[] = {
+static const struct cc_field vm_fields[] = {
 	{ "name", F_NAME, .required = true, .offset = VM_AT(name) },
 	{ "vcpus", F_UINT, .required = true, .offset = VM_AT(vcpus), .min = 1, .max = VCPUS_MAX },
-	{ "memory", F_SIZE, .required = true, .offset = VM_AT(memory), .min = MEMORY_MIN, .max = MEMORY_MAX },
+	{ "memory", F_SIZE, .required = true, .offset = VM_AT(memory), .min = MEMORY_MIN,
+	  .max = MEMORY_MAX },
 	{ "numa", F_ENUM, .offset = VM_AT(numa), .words = numa_words },
 	{ "engine", F_ENUM, .offset = VM_AT(engine), .words = engine_words },
 	{ "kernel", F_OTHER, .required = true, .take = kernel_take },
@@ -554,7 +348,7 @@ static const struct field vm_fields[] = {
 	{ "nics", F_OTHER, .take = nics_take },
 };
 
-static void vms_take(struct walk *w, const struct cc_tree_node *v, void *object)
+static void vms_take(struct cc_walk *w, const struct cc_tree_node *v, void *object)
 {
 	struct cc_topology *t = object;
 	unsigned before;
@@ -581,9 +375,9 @@ static void vms_take(struct walk *w, const struct cc_tree_node *v, void *object)
 	}
 }
 
-/* --- the file ---------------------------------------------------------------------------------------- */
+/* --- the file --------------------------------------------------------------------------------- */
 
-static const struct field top_fields[] = {
+static const struct cc_field top_fields[] = {
 	{ "pool", F_NAME, .required = true, .offset = TOP_AT(pool) },
 	{ "key", F_TEXT, .offset = TOP_AT(key) },
 	{ "dead_after", F_DURATION, .offset = TOP_AT(dead_after_ms), .min = 1000, .max = 60000 },
@@ -591,16 +385,18 @@ static const struct field top_fields[] = {
 	{ "vms", F_OTHER, .required = true, .take = vms_take },
 };
 
-void cc_schema_read(const struct cc_tree *tree, struct cc_topology *t, struct cc_sound *sound, struct cc_diags *d)
+void cc_schema_read(const struct cc_tree *tree, struct cc_topology *t, struct cc_sound *sound,
+		    struct cc_diags *d)
 {
-	struct walk w = { .tree = tree, .t = t, .sound = sound, .d = d };
+	struct cc_walk w = { .tree = tree, .t = t, .sound = sound, .d = d };
 	const struct cc_tree_node *root = &tree->node[0];
 	unsigned before = mistakes(d);
 
 	t->dead_after_ms = CC_DEAD_AFTER_MS;
 	*sound = (struct cc_sound){ 0 };
 	if (root->kind != CC_TREE_MAP) {
-		cc_diag_add(d, root->mark, "the file must be a mapping with the keys pool, nodes and vms");
+		cc_diag_add(d, root->mark,
+			    "the file must be a mapping with the keys pool, nodes and vms");
 		return;
 	}
 	/* Nodes first, wherever they stand: VMs name them. */

@@ -28,7 +28,9 @@ static void ranges_lay(const struct cc_vm *vm, struct cc_vm_spec *spec)
 			if (at < CC_HOLE_START && len > CC_HOLE_START - at)
 				len = CC_HOLE_START - at;
 			spec->range[spec->ranges++] = (struct cc_range){
-				.first = at >> PAGE_SHIFT, .count = len >> PAGE_SHIFT, .node = (node_id)i,
+				.first = at >> PAGE_SHIFT,
+				.count = len >> PAGE_SHIFT,
+				.node = (node_id)i,
 			};
 			at += len;
 			left -= len;
@@ -36,8 +38,8 @@ static void ranges_lay(const struct cc_vm *vm, struct cc_vm_spec *spec)
 	}
 }
 
-static void device_put(struct cc_vm_spec *spec, enum cc_device_kind kind, node_id node, bool readonly,
-		       const char *path)
+static void device_put(struct cc_vm_spec *spec, enum cc_device_kind kind, node_id node,
+		       bool readonly, const char *path)
 {
 	spec->device[spec->devices++] = (struct cc_device){ kind, node, readonly, path };
 }
@@ -50,10 +52,11 @@ static void devices_lay(const struct cc_vm *vm, struct cc_vm_spec *spec)
 	device_put(spec, CC_DEV_CONSOLE, console, false, "");
 	device_put(spec, CC_DEV_RNG, cc_spec_node(vm, vm->rng_node), false, "");
 	for (unsigned i = 0; i < vm->disks; i++)
-		device_put(spec, CC_DEV_BLK, cc_spec_node(vm, vm->disk[i].node), vm->disk[i].readonly,
-			   vm->disk[i].path);
+		device_put(spec, CC_DEV_BLK, cc_spec_node(vm, vm->disk[i].node),
+			   vm->disk[i].readonly, vm->disk[i].path);
 	for (unsigned i = 0; i < vm->nics; i++)
-		device_put(spec, CC_DEV_NET, cc_spec_node(vm, vm->nic[i].node), false, vm->nic[i].tap);
+		device_put(spec, CC_DEV_NET, cc_spec_node(vm, vm->nic[i].node), false,
+			   vm->nic[i].tap);
 }
 
 /* The schema allows only one choice beside auto among the nodes of a VM. */
@@ -65,7 +68,8 @@ static const char *backend_choose(const struct cc_topology *t, const struct cc_v
 	return "auto";
 }
 
-void cc_spec_make(const struct cc_topology *t, const struct cc_vm *vm, node_id self, struct cc_vm_spec *spec)
+void cc_spec_make(const struct cc_topology *t, const struct cc_vm *vm, node_id self,
+		  struct cc_vm_spec *spec)
 {
 	const struct cc_node *node = &t->node[vm->share[self].node];
 

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cluster-config/core/tree.h - a parsed YAML text as plain data, and the list of mistakes found in it.
+ * cluster-config/core/tree.h - a parsed YAML text as plain data, and the list of mistakes found in
+ *            it.
  *
- * What      The seam between libyaml (topology_yaml.c fills a tree) and the schema (core only reads it).
+ * What      The seam between libyaml (topology_yaml.c fills a tree) and the schema (core only reads
+ *           it).
  * Owns      Nothing; nodes and texts belong to whoever filled the tree.
  */
 #ifndef CC_CORE_TREE_H
@@ -20,7 +22,7 @@ enum cc_tree_kind { CC_TREE_SCALAR, CC_TREE_MAP, CC_TREE_SEQ, CC_TREE_BAD };
 struct cc_tree_node {
 	enum cc_tree_kind kind;
 	struct cc_mark mark;
-	const char *text; /* scalar: NUL-terminated, no NUL inside */
+	const char *text;     /* scalar: NUL-terminated, no NUL inside */
 	unsigned first, next; /* index in the tree, CC_TREE_NONE: none */
 };
 

@@ -28,7 +28,8 @@ static void take(struct cc_verdict *v, const struct cc_ended *e)
 	text_copy(v->dump, sizeof(v->dump), e->dump);
 }
 
-void cc_verdict_report(struct cc_verdict *v, node_id from, const struct cc_ended *e, uint64_t now_ns)
+void cc_verdict_report(struct cc_verdict *v, node_id from, const struct cc_ended *e,
+		       uint64_t now_ns)
 {
 	if (v->settled)
 		return;

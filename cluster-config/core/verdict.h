@@ -2,11 +2,12 @@
 /*
  * cluster-config/core/verdict.h - what ended the VM, out of reports that race each other.
  *
- * What      When a node dies, its neighbours often say so, or fail themselves, before the news of the cause itself is here.  A
- *           firm report settles the verdict at once: the guest's own end, or a loss told by the node's own
- *           agent or connection.  A loose one (a slice that misses a peer, or cannot go on) settles it
- *           only when CC_VERDICT_GRACE_NS have brought nothing firm.
- * Threads   None.  Pure: time comes in as a value.
+ * What      When a node dies, its neighbours often say so, or fail themselves, before the news of
+ *           the cause itself is here. A firm report settles the verdict at once: the guest's own
+ *           end, or a loss told by the node's own agent or connection. A loose one (a slice that
+ *           misses a peer, or cannot go on) settles it only when CC_VERDICT_GRACE_NS have brought
+ *           nothing firm.
+ * Threads   None. Pure: time comes in as a value.
  */
 #ifndef CC_CORE_VERDICT_H
 #define CC_CORE_VERDICT_H
@@ -26,7 +27,8 @@ struct cc_verdict {
 };
 
 /* A report by node `from` about *e. */
-void cc_verdict_report(struct cc_verdict *v, node_id from, const struct cc_ended *e, uint64_t now_ns);
+void cc_verdict_report(struct cc_verdict *v, node_id from, const struct cc_ended *e,
+		       uint64_t now_ns);
 /* Time goes by. */
 void cc_verdict_tick(struct cc_verdict *v, uint64_t now_ns);
 

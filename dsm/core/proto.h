@@ -187,7 +187,7 @@ void proto_config_default(struct proto_config *cfg);
 /* At every node, per page of guest RAM.  All zero: no right. */
 struct proto_page {
 	uint8_t right : 2; /* enum proto_right; what is mapped, or will be when the UNMAP in flight is complete */
-	uint8_t owner : 1; /* this node answers for the bytes (used for pages homed elsewhere) */
+	uint8_t owner : 1; /* this node answers for the bytes; means something where right does and the home is another */
 	uint8_t busy : 1;  /* low is an index into flight[]; else high:low is when the hold ends */
 	uint8_t high : 4;
 	uint8_t low[2]; /* little endian */

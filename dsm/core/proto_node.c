@@ -196,7 +196,8 @@ static void grant_complete(struct step *s, uint32_t page, struct proto_flight *f
 	hold_set(s, page, fl->retry);
 	if (fl->grant_from != home || fl->acks_need > 0)
 		msg_send(s, home, &(struct proto_msg){ .kind = PROTO_DONE, .page = page });
-	fl->want = fl->granted = fl->acks_need = fl->acks_got = fl->retry = 0;
+	fl->want = fl->granted = 0; /* acks_got is 0 when a stronger wish follows: that was a read */
+	fl->retry = 0;
 	if (fl->next > right) {
 		request_send(s, page, fl, fl->next);
 		fl->next = PROTO_NONE;
@@ -327,10 +328,8 @@ void node_unmapped(struct step *s, uint32_t page)
 	ASSERT(fl && fl->revoke == PROTO_REVOKE_UNMAPPING); /* I6; the shell's duty */
 	why = *fl;
 	fl->revoke = PROTO_REVOKE_NO;
-	if (why.cause != PROTO_FWD_READ) {
-		pg->owner = 0;
+	if (why.cause != PROTO_FWD_READ)
 		evict_over(s, page, fl);
-	}
 	revoke_answer(s, page, &why);
 	if (fl->next && !fl->want) {
 		uint8_t right = fl->next;
@@ -366,8 +365,6 @@ static bool revoke_begin(struct step *s, const struct proto_msg *m, uint8_t byte
 
 	if (pg->right <= (m->kind == PROTO_FWD_READ ? PROTO_READ : PROTO_NONE)) {
 		ASSERT(!fl || fl->evict == PROTO_EVICT_NO || m->kind == PROTO_FWD_READ);
-		if (m->kind != PROTO_FWD_READ)
-			pg->owner = 0;
 		revoke_answer(s, m->page, &why);
 		return true;
 	}

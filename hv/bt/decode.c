@@ -142,25 +142,33 @@ static bool is_nop(const struct tr_insn *in)
 	}
 }
 
+/* MMX, x87 and all of SSE but for what works on general registers only. */
 static bool uses_fpu(const struct tr_insn *in)
 {
-	if (in->z.meta.isa_ext == ZYDIS_ISA_EXT_X87 || in->z.meta.isa_ext == ZYDIS_ISA_EXT_MMX)
+	switch (in->z.meta.isa_ext) {
+	case ZYDIS_ISA_EXT_X87:
+	case ZYDIS_ISA_EXT_MMX:
 		return true;
-	if (in->z.mnemonic == ZYDIS_MNEMONIC_LDMXCSR || in->z.mnemonic == ZYDIS_MNEMONIC_STMXCSR)
-		return true;
-	for (unsigned k = 0; k < in->z.operand_count; k++) {
-		if (in->op[k].type != ZYDIS_OPERAND_TYPE_REGISTER)
-			continue;
-		switch (ZydisRegisterGetClass(in->op[k].reg.value)) {
-		case ZYDIS_REGCLASS_X87:
-		case ZYDIS_REGCLASS_MMX:
-		case ZYDIS_REGCLASS_XMM:
-			return true;
-		default:
-			break;
-		}
+	case ZYDIS_ISA_EXT_SSE:
+	case ZYDIS_ISA_EXT_SSE2:
+	case ZYDIS_ISA_EXT_SSE3:
+	case ZYDIS_ISA_EXT_SSSE3:
+	case ZYDIS_ISA_EXT_SSE4:
+		break;
+	default:
+		return false;
 	}
-	return false;
+	switch (in->z.mnemonic) {
+	case ZYDIS_MNEMONIC_CRC32:
+	case ZYDIS_MNEMONIC_POPCNT:
+	case ZYDIS_MNEMONIC_MOVNTI:
+	case ZYDIS_MNEMONIC_LFENCE:
+	case ZYDIS_MNEMONIC_MFENCE:
+	case ZYDIS_MNEMONIC_SFENCE:
+		return false;
+	default:
+		return true;
+	}
 }
 
 static bool is_string(const struct tr_insn *in)
@@ -360,6 +368,17 @@ static bool class_clobbers(const struct tr_insn *in)
 	}
 }
 
+/* SIB base 101 with mod 00 is no base, whatever REX.B says (SDM vol 2, 2.2.1.2); Zydis 4.0 takes r13. */
+static void no_base(const struct tr_insn *in, ZydisDecodedOperand *o)
+{
+	if ((in->z.attributes & ZYDIS_ATTRIB_HAS_SIB) && in->z.raw.modrm.mod == 0 && in->z.raw.sib.base == 5 &&
+	    o->encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM) {
+		o->mem.base = ZYDIS_REGISTER_NONE;
+		o->mem.disp.has_displacement = ZYAN_TRUE;
+		o->mem.disp.value = in->z.raw.disp.value;
+	}
+}
+
 void tr_classify(struct bt_translator *t, struct tr_insn *in)
 {
 	in->sys = NULL;
@@ -367,8 +386,10 @@ void tr_classify(struct bt_translator *t, struct tr_insn *in)
 	in->reads = in->may = in->kills = 0;
 	in->mem = NULL;
 	for (unsigned k = 0; k < in->z.operand_count_visible; k++)
-		if (in->op[k].type == ZYDIS_OPERAND_TYPE_MEMORY)
+		if (in->op[k].type == ZYDIS_OPERAND_TYPE_MEMORY) {
 			in->mem = &in->op[k];
+			no_base(in, &in->op[k]);
+		}
 	if (is_nop(in))
 		in->cls = TC_NOP;
 	else if (!classify_flow(in))

@@ -64,11 +64,6 @@ void tr_mark(struct bt_translator *t, const struct tr_insn *in)
 	m->host = (uint32_t)(t->e.p - t->buf);
 	m->guest = (uint8_t)(in->rip - t->cur->rip);
 	m->flags = t->fl == FL_HOST || t->fl == FL_BOTH;
-	m->vector = in->z.mnemonic == ZYDIS_MNEMONIC_DIV || in->z.mnemonic == ZYDIS_MNEMONIC_IDIV ? 0
-		    : in->z.meta.isa_ext == ZYDIS_ISA_EXT_X87 ||
-				      in->z.meta.isa_ext == ZYDIS_ISA_EXT_MMX
-			    ? 16
-			    : 19;
 }
 
 /* A guest register as host register: its own, or loaded into `tmp`. */

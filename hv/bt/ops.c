@@ -79,7 +79,8 @@ static void chain_from(struct bt_translator *t, unsigned slot, uint64_t target, 
 	x->patch = patch;
 	x->target = target;
 	x->flags_host = t->fl == FL_HOST || t->fl == FL_BOTH;
-	x->back = target <= t->insn[t->at].rip;
+	/* after a system instruction too: it may have waited for what the kick brings (cross-modified code) */
+	x->back = target <= t->insn[t->at].rip || t->insn[t->at].cls == TC_SYS;
 	tr_late_add(t, LATE_CHAIN, patch)->exit = x;
 }
 

@@ -275,6 +275,10 @@ void tr_emit_maskmov(struct bt_translator *t, struct tr_insn *in)
 	tr_clobber(t, in);
 	tr_linear(t, in);
 	tr_probe(t, m->size / 8, access);
+	if (in->z.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ) { /* a pending x87 exception: before rdi is borrowed */
+		tr_mark(t, in);
+		e8(&t->e, 0x9b); /* fwait */
+	}
 	e_mov(&t->e, S1, RDI);
 	e_mov(&t->e, RDI, S0);
 	emit_bytes(t, in, &s);

@@ -15,18 +15,29 @@ static bool shadowed(struct bt_cpu *c)
 	return c->irq_shadow;
 }
 
-bool tr_irq_ready(struct bt_cpu *c)
+/* A restarted MMIO, port or MSR instruction changes neither IF nor the NMI mask: events may queue behind it. */
+static bool irq_takes(struct bt_cpu *c)
 {
-	struct bt_translator *t = c->tr_state;
-
-	return (c->rflags & RFLAGS_IF) && !shadowed(c) && !c->exc.pending && !t->restarts && !t->inject;
+	return (c->rflags & RFLAGS_IF) && !shadowed(c) && !c->exc.pending;
 }
 
+bool tr_irq_ready(struct bt_cpu *c)
+{
+	return irq_takes(c) && !c->tr_state->inject;
+}
+
+static bool nmi_takes(struct bt_cpu *c)
+{
+	return !c->nmi_blocked && !shadowed(c) && !c->exc.pending;
+}
+
+/* There is no NMI window in the engine's promise: whoever was refused is called again when it opens. */
 bool tr_nmi_ready(struct bt_cpu *c)
 {
 	struct bt_translator *t = c->tr_state;
 
-	return !c->nmi_blocked && !shadowed(c) && !c->exc.pending && !t->restarts && !t->inject;
+	t->nmi_wanted = !nmi_takes(c) || t->inject;
+	return !t->nmi_wanted;
 }
 
 /* What the monitor answered goes where the restarted instruction looks for it; true when there is one. */
@@ -90,7 +101,7 @@ static bool events(struct bt_cpu *c)
 		bt_event_deliver(c);
 		return c->exit_pending;
 	}
-	if (t->inject) {
+	if (t->inject && (t->inject & TR_INJECT_NMI ? nmi_takes(c) : irq_takes(c))) {
 		uint32_t what = t->inject;
 
 		t->inject = 0;
@@ -101,6 +112,11 @@ static bool events(struct bt_cpu *c)
 	}
 	if (c->irq_window && tr_irq_ready(c)) {
 		c->exit->reason = HV_EXIT_IRQ_WINDOW;
+		return true;
+	}
+	if (t->nmi_wanted && nmi_takes(c) && !t->inject) {
+		t->nmi_wanted = false;
+		c->exit->reason = HV_EXIT_KICKED;
 		return true;
 	}
 	return false;
@@ -189,7 +205,7 @@ void tr_run(struct bt_cpu *c, struct hv_exit *exit, bool irq_window)
 			break;
 		if (c->exc.pending)
 			continue;
-		if (!extra && irq_window && (c->rflags & RFLAGS_IF) && shadowed(c))
+		if (!extra && (irq_window || t->inject || t->nmi_wanted) && shadowed(c))
 			extra = TR_MODE_ONE; /* the shadow ends after one instruction */
 		code = find_code(c, extra);
 		extra = 0;

@@ -90,7 +90,7 @@ static bool guest_fault(int sig, siginfo_t *info, ucontext_t *uc)
 	if (sig == SIGSEGV)
 		bt_exception_error(c, VECTOR_GP, 0);
 	else
-		bt_exception(c, mark->vector);
+		bt_exception(c, (uint8_t)m->gregs[REG_TRAPNO]); /* #DE, #MF, #XM */
 	c->exit_kind = TR_EXIT_AGAIN;
 	m->gregs[REG_RIP] = (greg_t)(uintptr_t)t->st_unwind;
 	return true;

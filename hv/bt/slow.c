@@ -79,6 +79,13 @@ static void fpu_again(struct bt_cpu *c, bool live)
 		bt_fpu_load(c);
 }
 
+/* Translations of what is about to be written go first. */
+static void announce_write(struct bt_cpu *c, gpa_t gpa, unsigned size)
+{
+	if (bt_cache_gfn_has_code(c, gpa >> PAGE_SHIFT))
+		bt_cache_wrote(c, gpa, size);
+}
+
 void *tr_slow_mem(struct bt_cpu *c, gva_t va, uint32_t meta, uint8_t *pc)
 {
 	struct bt_block *b = tr_block_at(c->tr_state, pc);
@@ -100,6 +107,8 @@ void *tr_slow_mem(struct bt_cpu *c, gva_t va, uint32_t meta, uint8_t *pc)
 	}
 	if (r != BT_OK)
 		return leave(c, TR_EXIT_AGAIN);
+	if (access & TR_WRITE)
+		announce_write(c, (gpa_t)((uint8_t *)host - c->alias), size);
 	/* a write that hit this very block: nothing of it may run after the instruction */
 	if ((access & TR_WRITE) && b->dead && !(b->mode & (BT_MODE_SINGLE | TR_MODE_ONE)))
 		return leave(c, TR_EXIT_ONE);
@@ -113,14 +122,16 @@ void *tr_slow_bounce(struct bt_cpu *c, gva_t va, uint32_t meta, uint8_t *pc)
 	unsigned size = META_SIZE(meta), access = META_ACCESS(meta);
 	bool live = c->fpu_live;
 	enum bt_res r;
+	void *host;
 
 	c->rip = rip_of(c, meta, pc);
 	if (!canonical(c, va, size, access))
 		return leave(c, TR_EXIT_AGAIN);
 	r = bt_mem_probe(c, va, size, BT_WRITE);
-	if (r == BT_OK && (access & TR_READ))
+	/* old bytes of RAM always: an x87 store with an unmasked exception writes nothing */
+	if (r == BT_OK && ((access & TR_READ) || bt_mmu_host(c, va, 1, BT_READ, &host) == BT_OK))
 		r = read_pieces(c, va, bounce_at(c, va), size);
-	if (r != BT_OK && r != BT_MMIO)
+	if (r != BT_OK)
 		return leave(c, TR_EXIT_AGAIN);
 	c->scratch[SLOT_ADDR] = va;
 	c->scratch[SLOT_SIZE] = size;

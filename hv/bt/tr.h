@@ -90,7 +90,6 @@ struct tr_mark {
 	uint32_t host;	/* offset in the code buffer of the instruction proper */
 	uint8_t guest;	/* offset from the block's rip, in bytes; blocks are shorter than 256 */
 	uint8_t flags;	/* 1: guest flags are in host flags here */
-	uint8_t vector; /* exception for a SIGFPE here */
 };
 
 #define TR_EXITS 2
@@ -186,6 +185,7 @@ struct bt_translator {
 	uint64_t shadow_rip;
 	_Atomic bool kick_wanted; /* by hv_engine.kick */
 	uint32_t inject; /* TR_INJECT_* | vector, by the monitor between two runs */
+	bool nmi_wanted; /* the monitor asked for nmi_ready and it was not */
 	bool restarts; /* the last exit's instruction is restarted with the monitor's answer */
 	enum hv_exit_reason last_reason;
 	bool write_done; /* the pending MMIO write belongs to an instruction that is complete */

@@ -143,8 +143,16 @@ struct bt_block *tr_translate(struct bt_translator *t, uint32_t mode)
 	for (;;) {
 		uint64_t quiesced;
 
-		if (bt_mmu_fetch(c, va, &gpa) != BT_OK)
+		switch (bt_mmu_fetch(c, va, &gpa)) {
+		case BT_OK:
+			break;
+		case BT_MMIO:
+			c->exit->text = "the guest runs code outside its memory";
+			bt_exit(c, HV_EXIT_ERROR);
 			return NULL;
+		default:
+			return NULL;
+		}
 		b = tr_lookup(t, gpa, c->rip, mode);
 		if (b)
 			return b;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * hv/core/acpi.c - ACPI tables; see acpi.h.  Pure; field offsets are of ACPI 6.4, sections named at each table.
+ * hv/core/acpi.c - ACPI tables; see acpi.h.  Pure; field offsets are of ACPI 6.4, sections named at
+ * each table.
  */
 #include "hv/core/acpi.h"
 
@@ -121,8 +122,8 @@ static gpa_t put_fadt(struct build *b, gpa_t dsdt)
 	header(t, "FACP", FADT_LEN, 6);
 	put_le32(t + 40, (uint32_t)dsdt);
 	put_le16(t + 109, BOOT_ARCH_NO_VGA);
-	put_le32(t + 112, FADT_PROC_C1 | FADT_NO_POWER_BUTTON | FADT_NO_SLEEP_BUTTON | FADT_RESET_REG |
-				  FADT_HW_REDUCED);
+	put_le32(t + 112, FADT_PROC_C1 | FADT_NO_POWER_BUTTON | FADT_NO_SLEEP_BUTTON |
+				  FADT_RESET_REG | FADT_HW_REDUCED);
 	gas_port8(t + 116, HV_PORT_RESET);
 	t[128] = HV_RESET_VALUE;
 	t[131] = 4; /* 6.4 */
@@ -146,7 +147,7 @@ static gpa_t put_madt(struct build *b, const struct hv_acpi_config *cfg)
 	put_le32(t + HEADER_LEN, HV_LAPIC_BASE);
 	p = t + HEADER_LEN + 8;
 	for (unsigned k = 0; k < cfg->vcpus; k++, p += 8) {
-		p[1] = 8;	   /* type 0: local APIC */
+		p[1] = 8;                 /* type 0: local APIC */
 		p[2] = p[3] = (uint8_t)k; /* processor uid, APIC id */
 		put_le32(p + 4, 1);
 	}

@@ -8,6 +8,8 @@
 
 #include "base/assert.h"
 
+#define RAM_MIN (4ull << 20)
+
 static const uint8_t elf_magic[4] = { 0x7f, 'E', 'L', 'F' };
 
 bool hv_boot_kind_of(const uint8_t *image, size_t len, enum hv_boot_kind *kind, const char **why)
@@ -53,7 +55,8 @@ static bool within_ram(const struct hv_boot_input *in, gpa_t gpa, uint64_t len)
 }
 
 /* The chunk that [gpa, gpa + len) touches, NULL: none. */
-static const struct hv_boot_chunk *overlapping(const struct hv_boot_plan *p, gpa_t gpa, uint64_t len)
+static const struct hv_boot_chunk *overlapping(const struct hv_boot_plan *p, gpa_t gpa,
+					       uint64_t len)
 {
 	for (unsigned k = 0; k < p->chunks_count; k++) {
 		const struct hv_boot_chunk *c = &p->chunks[k];
@@ -77,7 +80,8 @@ bool hv_boot_add(struct hv_boot_work *w, gpa_t gpa, const uint8_t *bytes, uint64
 	if (gpa < HV_HIGH_RAM_START && gpa + len > HV_LOW_RAM_END)
 		return hv_boot_refuse(w, "loads into the firmware area below 1 MiB");
 	if (overlapping(p, gpa, len))
-		return hv_boot_refuse(w, "parts of the image overlap, or lie where boot information goes");
+		return hv_boot_refuse(
+			w, "parts of the image overlap, or lie where boot information goes");
 	if (p->chunks_count == HV_BOOT_CHUNKS_MAX)
 		return hv_boot_refuse(w, "too many segments");
 	p->chunks[p->chunks_count++] = (struct hv_boot_chunk){ gpa, len, bytes };
@@ -146,13 +150,16 @@ void hv_boot_set_gdt(struct hv_boot_work *w, bool long_mode)
 	r->ds = 0x18;
 }
 
-unsigned hv_boot_map(const struct hv_boot_input *in, struct hv_boot_map_entry out[static HV_BOOT_MAP_MAX])
+unsigned hv_boot_map(const struct hv_boot_input *in,
+		     struct hv_boot_map_entry out[static HV_BOOT_MAP_MAX])
 {
 	unsigned n = 0;
 
 	out[n++] = (struct hv_boot_map_entry){ 0, HV_LOW_RAM_END, 1 };
-	out[n++] = (struct hv_boot_map_entry){ HV_LOW_RAM_END, HV_HIGH_RAM_START - HV_LOW_RAM_END, 2 };
-	out[n++] = (struct hv_boot_map_entry){ HV_HIGH_RAM_START, in->ram[0].len - HV_HIGH_RAM_START, 1 };
+	out[n++] =
+		(struct hv_boot_map_entry){ HV_LOW_RAM_END, HV_HIGH_RAM_START - HV_LOW_RAM_END, 2 };
+	out[n++] = (struct hv_boot_map_entry){ HV_HIGH_RAM_START,
+					       in->ram[0].len - HV_HIGH_RAM_START, 1 };
 	for (unsigned k = 1; k < in->ram_count; k++)
 		out[n++] = (struct hv_boot_map_entry){ in->ram[k].start, in->ram[k].len, 1 };
 	return n;
@@ -164,10 +171,13 @@ bool hv_boot_make(const struct hv_boot_input *in, struct hv_boot_plan *out, cons
 	bool ok;
 
 	ASSERT(in->ram_count >= 1 && in->ram_count <= HV_BOOT_RAM_MAX);
-	ASSERT(in->ram[0].start == 0 && in->ram[0].len >= 4u << 20);
 	ASSERT(in->modules_count <= HV_BOOT_MODULES_MAX);
 	out->chunks_count = 0;
 	out->regs = (struct hv_boot_regs){ 0 };
+	if (in->ram[0].start != 0 || in->ram[0].len < RAM_MIN) {
+		*why = "guest memory has less than 4 MiB from address 0 on";
+		return false;
+	}
 	switch (in->kind) {
 	case HV_BOOT_LINUX:
 		ok = hv_boot_make_linux(&w);

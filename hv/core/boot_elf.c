@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * hv/core/boot_elf.c - the few things a loader wants of an ELF file.  Pure; every offset is checked.
+ * hv/core/boot_elf.c - the few things a loader wants of an ELF file.  Pure; every offset is
+ * checked.
  *
  * Spec: System V ABI, chapters 4 and 5; Xen public/elfnote.h for the PVH note.
  */
@@ -125,14 +126,18 @@ static bool find_note(const uint8_t *p, uint64_t len, uint32_t *entry)
 	struct reader r = { p, p + len, false };
 
 	while (r.end - r.p >= 12) {
-		uint32_t name_len = reader_u32(&r), desc_len = reader_u32(&r), type = reader_u32(&r);
-		uint64_t name_room = ((uint64_t)name_len + 3) & ~3ull, desc_room = ((uint64_t)desc_len + 3) & ~3ull;
+		uint32_t name_len = reader_u32(&r), desc_len = reader_u32(&r),
+			 type = reader_u32(&r);
+		uint64_t name_room = ((uint64_t)name_len + 3) & ~3ull,
+			 desc_room = ((uint64_t)desc_len + 3) & ~3ull;
 		const uint8_t *name = r.p, *desc;
 
-		if ((uint64_t)(r.end - r.p) < name_room || (uint64_t)(r.end - r.p) - name_room < desc_len)
+		if ((uint64_t)(r.end - r.p) < name_room ||
+		    (uint64_t)(r.end - r.p) - name_room < desc_len)
 			return false;
 		desc = name + name_room;
-		if (type == NOTE_PHYS32_ENTRY && name_len == 4 && memcmp(name, "Xen", 4) == 0 && desc_len >= 4) {
+		if (type == NOTE_PHYS32_ENTRY && name_len == 4 && memcmp(name, "Xen", 4) == 0 &&
+		    desc_len >= 4) {
 			*entry = get_le32(desc);
 			return true;
 		}

@@ -2,8 +2,9 @@
 /*
  * hv/core/boot_linux.c - Linux bzImage, started at the 64-bit entry of the kernel proper.
  *
- * Pure.  The caller unpacks the payload, so the guest is spared its own unpacking: what runs first is startup_64 of
- * the vmlinux, with RSI = boot_params, as after the kernel's own decompressor.  No KASLR.
+ * Pure.  The caller unpacks the payload, so the guest is spared its own unpacking: what runs first
+ * is startup_64 of the vmlinux, with RSI = boot_params, as after the kernel's own decompressor.  No
+ * KASLR.
  *
  * Spec: Linux Documentation/x86/boot.rst (header), zero-page.rst (boot_params).
  */
@@ -98,7 +99,8 @@ bool hv_bzimage_parse(const uint8_t *p, size_t len, struct hv_bzimage *out, cons
 	if (b.payload_len < 8)
 		return refuse(why, "bzImage has no payload");
 	if (b.payload_off > len || b.payload_len > len - b.payload_off)
-		return refuse(why, "bzImage is cut off: payload reaches beyond the end of the file");
+		return refuse(why,
+			      "bzImage is cut off: payload reaches beyond the end of the file");
 	b.packing = packing_of(p + b.payload_off, b.payload_len);
 	if (b.packing != HV_PACK_NONE)
 		b.unpacked_len = get_le32(p + b.payload_off + b.payload_len - 4);
@@ -195,7 +197,8 @@ bool hv_boot_make_linux(struct hv_boot_work *w)
 	gpa_t zero_gpa, end, cmdline, initrd;
 	uint8_t *zero;
 
-	if (!hv_bzimage_parse(in->image.p, in->image.len, &b, &why) || !hv_elf_open(in->elf, &elf, &why))
+	if (!hv_bzimage_parse(in->image.p, in->image.len, &b, &why) ||
+	    !hv_elf_open(in->elf, &elf, &why))
 		return hv_boot_refuse(w, why);
 	if (strlen(in->cmdline) > b.cmdline_max)
 		return hv_boot_refuse(w, "command line is longer than this kernel takes");

@@ -2,7 +2,8 @@
 /*
  * hv/core/boot_payload.c - 32-bit entries: PVH and multiboot 1.  Pure.
  *
- * Spec: Xen public/arch-x86/hvm/start_info.h and docs/misc/pvh.pandoc; Multiboot Specification 0.6.96.
+ * Spec: Xen public/arch-x86/hvm/start_info.h and docs/misc/pvh.pandoc; Multiboot Specification
+ * 0.6.96.
  */
 #include "hv/core/boot_priv.h"
 
@@ -37,7 +38,8 @@ static bool add_modules(struct hv_boot_work *w, gpa_t from, gpa_t at[static HV_B
 		if (!at[k])
 			return hv_boot_refuse(w, "modules do not fit into guest memory");
 		hv_boot_add(w, at[k], m->p, m->len);
-		cmdline[k] = hv_boot_add_string(w, w->in->module_cmdline[k] ? w->in->module_cmdline[k] : "");
+		cmdline[k] = hv_boot_add_string(
+			w, w->in->module_cmdline[k] ? w->in->module_cmdline[k] : "");
 	}
 	return !w->why;
 }
@@ -52,9 +54,11 @@ static void set_registers(struct hv_boot_work *w, uint32_t entry, uint32_t rax, 
 	r->cr0 = HV_CR0_PE | HV_CR0_ET;
 }
 
-/* --- PVH --------------------------------------------------------------------------------------------- */
+/* --- PVH
+ * --------------------------------------------------------------------------------------------- */
 
-static gpa_t put_pvh_info(struct hv_boot_work *w, gpa_t cmdline, const gpa_t *at, const gpa_t *cmdlines)
+static gpa_t put_pvh_info(struct hv_boot_work *w, gpa_t cmdline, const gpa_t *at,
+			  const gpa_t *cmdlines)
 {
 	struct hv_boot_map_entry map[HV_BOOT_MAP_MAX];
 	unsigned entries = hv_boot_map(w->in, map), modules = w->in->modules_count;
@@ -105,7 +109,8 @@ bool hv_boot_make_pvh(struct hv_boot_work *w)
 	return !w->why;
 }
 
-/* --- multiboot --------------------------------------------------------------------------------------- */
+/* --- multiboot
+ * --------------------------------------------------------------------------------------- */
 
 /* 3.1.1: in the first 8 KiB, 4-byte aligned, magic + flags + checksum = 0. */
 bool hv_multiboot_find(struct hv_boot_bytes image, uint32_t *offset)
@@ -113,7 +118,8 @@ bool hv_multiboot_find(struct hv_boot_bytes image, uint32_t *offset)
 	for (uint32_t k = 0; k + 12 <= MB_SEARCH && k + 12 <= image.len; k += 4) {
 		const uint8_t *p = image.p + k;
 
-		if (get_le32(p) == MB_MAGIC && get_le32(p) + get_le32(p + 4) + get_le32(p + 8) == 0) {
+		if (get_le32(p) == MB_MAGIC &&
+		    get_le32(p) + get_le32(p + 4) + get_le32(p + 8) == 0) {
 			*offset = k;
 			return true;
 		}
@@ -140,10 +146,12 @@ static bool load_by_addresses(struct hv_boot_work *w, uint32_t header, gpa_t *en
 		return hv_boot_refuse(w, "multiboot load address does not fit the file");
 	off = header - (header_addr - load);
 	len = load_end ? (uint64_t)load_end - load : f->len - off;
-	if ((load_end && load_end < load) || len > f->len - off || (bss_end && bss_end < load + len))
+	if ((load_end && load_end < load) || len > f->len - off ||
+	    (bss_end && bss_end < load + len))
 		return hv_boot_refuse(w, "multiboot addresses do not fit the file");
 	*end = bss_end ? bss_end : load + len;
-	return hv_boot_add(w, load, f->p + off, len) && hv_boot_add(w, load + len, NULL, *end - (load + len));
+	return hv_boot_add(w, load, f->p + off, len) &&
+	       hv_boot_add(w, load + len, NULL, *end - (load + len));
 }
 
 static bool load_multiboot(struct hv_boot_work *w, gpa_t *end, uint32_t *entry)
@@ -157,7 +165,8 @@ static bool load_multiboot(struct hv_boot_work *w, gpa_t *end, uint32_t *entry)
 		return hv_boot_refuse(w, "no multiboot header in the first 8 KiB");
 	flags = get_le32(w->in->image.p + header + 4);
 	if (flags & MB_UNSUPPORTED)
-		return hv_boot_refuse(w, "multiboot header asks for a video mode or an unknown feature");
+		return hv_boot_refuse(
+			w, "multiboot header asks for a video mode or an unknown feature");
 	if (flags & MB_ADDRESSES)
 		return load_by_addresses(w, header, end, entry);
 	if (!hv_elf_open(w->in->image, &elf, &why))
@@ -171,7 +180,8 @@ static bool load_multiboot(struct hv_boot_work *w, gpa_t *end, uint32_t *entry)
 }
 
 /* 3.3 */
-static gpa_t put_multiboot_info(struct hv_boot_work *w, gpa_t cmdline, const gpa_t *at, const gpa_t *cmdlines)
+static gpa_t put_multiboot_info(struct hv_boot_work *w, gpa_t cmdline, const gpa_t *at,
+				const gpa_t *cmdlines)
 {
 	struct hv_boot_map_entry map[HV_BOOT_MAP_MAX];
 	unsigned entries = hv_boot_map(w->in, map), modules = w->in->modules_count;

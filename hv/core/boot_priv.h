@@ -39,7 +39,8 @@ bool hv_boot_add_arena(struct hv_boot_work *w);
 gpa_t hv_boot_add_string(struct hv_boot_work *w, const char *s);
 /* Lowest free page-aligned address at or above `from` and below `limit`; 0: none. */
 gpa_t hv_boot_find(struct hv_boot_work *w, gpa_t from, gpa_t limit, uint64_t len);
-/* Flat descriptors: null, null, code at 0x10, data at 0x18, TSS at 0x20; sets the registers that name them. */
+/* Flat descriptors: null, null, code at 0x10, data at 0x18, TSS at 0x20; sets the registers that
+ * name them. */
 void hv_boot_set_gdt(struct hv_boot_work *w, bool long_mode);
 
 /* Memory map of the machine: calls for each range, type 1 (RAM) or 2 (reserved). */
@@ -49,7 +50,8 @@ struct hv_boot_map_entry {
 	uint32_t type;
 };
 #define HV_BOOT_MAP_MAX (HV_BOOT_RAM_MAX + 3)
-unsigned hv_boot_map(const struct hv_boot_input *in, struct hv_boot_map_entry out[static HV_BOOT_MAP_MAX]);
+unsigned hv_boot_map(const struct hv_boot_input *in,
+		     struct hv_boot_map_entry out[static HV_BOOT_MAP_MAX]);
 
 /* --- ELF, 32 and 64 bits --- */
 struct hv_elf {
@@ -62,14 +64,16 @@ struct hv_elf {
 
 struct hv_elf_segment {
 	uint32_t type;
-	uint64_t off, vaddr, paddr, filesz, memsz; /* off + filesz is within the file, paddr + memsz does not wrap */
+	uint64_t off, vaddr, paddr, filesz,
+		memsz; /* off + filesz is within the file, paddr + memsz does not wrap */
 };
 
 #define HV_ELF_LOAD 1u
 #define HV_ELF_NOTE 4u
 
 bool hv_elf_open(struct hv_boot_bytes file, struct hv_elf *out, const char **why);
-bool hv_elf_segment(const struct hv_elf *e, unsigned k, struct hv_elf_segment *out, const char **why);
+bool hv_elf_segment(const struct hv_elf *e, unsigned k, struct hv_elf_segment *out,
+		    const char **why);
 /* Adds the load segments to the plan; *end: first byte behind the highest. */
 bool hv_boot_add_elf(struct hv_boot_work *w, const struct hv_elf *e, gpa_t *end);
 /* Physical address of the entry; false: not within a load segment. */

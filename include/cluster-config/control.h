@@ -2,23 +2,25 @@
 /*
  * cluster-config/control.h - what `unum`, the agents and the slices tell each other.
  *
- * What      Messages as C structs, their bytes (protobuf inside a length-prefixed frame), and the slice's end
- *           of the channel to its agent.
+ * What      Messages as C structs, their bytes (protobuf inside a length-prefixed frame), and the
+ *           slice's end of the channel to its agent.
  * Contract  Start of a VM, in two phases:
  *
- *             unum           agent            slice
- *              | PREPARE -> | spawn, PREPARE -> |   boot node = node 0 loads the kernel (local paths)
- *              | <- PREPARED{fabric address} <- |   or FAILED{text}, then the slice exits
- *              | CONNECT{all addresses} ------> |   joins the fabric, every node with every other
- *              | <------------------- READY <-- |   all links up; or FAILED
- *              | RUN -------------------------> |   vCPUs start
- *              | <-- CONSOLE, PROGRESS -------- |   CONSOLE also downwards
- *              | <-- ENDED -------------------- |   by the slice that knows why; it keeps its fabric and its
- *              | STOP ------------------------> |   channel open until STOP, so that no peer takes an orderly
- *              | <-- STATS, ENDED ------------- |   end for a loss; on STOP: STATS, ENDED if not sent yet, exit 0
+ *             unum          agent           slice
+ *              | PREPARE ->  | spawn, PREPARE -> |  boot node = node 0 loads the kernel (local paths)
+ *              | <- PREPARED{fabric address} <-- |  or FAILED{text}, then the slice exits
+ *              | CONNECT{all addresses} -------> |  joins the fabric, every node with every other
+ *              | <-------------------- READY <-- |  all links are up; or FAILED
+ *              | RUN --------------------------> |  vCPUs start
+ *              | <-- CONSOLE, PROGRESS --------- |  CONSOLE also downwards
+ *              | <-- ENDED --------------------- |  by the slice that knows why
+ *              | STOP -------------------------> |  to all slices
+ *              | <-- STATS, ENDED -------------- |  ENDED only if not sent yet; then exit 0
  *
- *           FAILED and ENDED are sent once.  A slice that dies without a word is reported by its agent as ENDED{PEER_LOST}.
- *           A slice whose channel gives -EPIPE has lost its agent: it exits at once.
+ *           After ENDED a slice keeps its fabric and its channel open until STOP, so that no peer
+ *           takes an orderly end for a loss.  FAILED and ENDED are sent once.  A slice that dies
+ *           without a word is reported by its agent as ENDED{PEER_LOST}.  A slice whose channel
+ *           gives -EPIPE has lost its agent: it exits at once.
  * Threads   cc_chan_send: any.  cc_chan_recv: one.  Encode and decode: any, no shared state.
  * Limits    CC_FRAME_MAX bytes a frame.  Decoders reject, never assert.
  */
@@ -31,26 +33,26 @@
 
 #define CC_VERSION 1u
 #define CC_FRAME_MAX (1u << 20) /* bytes of one encoded message */
-#define CC_FRAME_HEAD 4u	/* bytes of length in front, little-endian */
+#define CC_FRAME_HEAD 4u        /* bytes of length in front, little-endian */
 #define CC_KEY_BYTES 32u
-#define CC_SLICE_FD 3 /* the slice's end of the socketpair */
+#define CC_SLICE_FD 3         /* the slice's end of the socketpair */
 #define CC_CONSOLE_MAX 65536u /* bytes in one CONSOLE */
 
 enum cc_msg_type {
 	CC_MSG_NONE,
-	CC_MSG_HELLO,	 /* first message each way between unum and an agent */
-	CC_MSG_PREPARE,	 /* down */
+	CC_MSG_HELLO,    /* first message each way between unum and an agent */
+	CC_MSG_PREPARE,  /* down */
 	CC_MSG_PREPARED, /* up */
-	CC_MSG_FAILED,	 /* up: could not start */
-	CC_MSG_CONNECT,	 /* down */
-	CC_MSG_READY,	 /* up */
-	CC_MSG_RUN,	 /* down */
-	CC_MSG_CONSOLE,	 /* both ways; up: from the node with the console; down: to it */
+	CC_MSG_FAILED,   /* up: could not start */
+	CC_MSG_CONNECT,  /* down */
+	CC_MSG_READY,    /* up */
+	CC_MSG_RUN,      /* down */
+	CC_MSG_CONSOLE,  /* both ways; up: from the node with the console; down: to it */
 	CC_MSG_PROGRESS, /* up: one line for a human */
-	CC_MSG_ENDED,	 /* up */
-	CC_MSG_STATS,	 /* up */
-	CC_MSG_STOP,	 /* down */
-	CC_MSG_PING,	 /* both ways; cc_chan answers by itself */
+	CC_MSG_ENDED,    /* up */
+	CC_MSG_STATS,    /* up */
+	CC_MSG_STOP,     /* down */
+	CC_MSG_PING,     /* both ways; cc_chan answers by itself */
 	CC_MSG_PONG,
 	CC_MSG_TYPES
 };
@@ -68,11 +70,18 @@ struct cc_range {
 };
 #define CC_RANGES_MAX (2 * NODES_MAX)
 
-enum cc_device_kind { CC_DEV_SERIAL, CC_DEV_CONSOLE, CC_DEV_BLK, CC_DEV_RNG, CC_DEV_NET, CC_DEV_KINDS };
+enum cc_device_kind {
+	CC_DEV_SERIAL,
+	CC_DEV_CONSOLE,
+	CC_DEV_BLK,
+	CC_DEV_RNG,
+	CC_DEV_NET,
+	CC_DEV_KINDS
+};
 #define CC_SPEC_DEVICES_MAX (3 + 2 * CC_DEVICES_MAX)
 
-/* Every node is told of every device, in the same order, so that all agree on addresses and interrupt lines;
- * only `node` opens what is behind it. */
+/* Every node is told of every device, in the same order, so that all agree on addresses and
+ * interrupt lines; only `node` opens what is behind it. */
 struct cc_device {
 	enum cc_device_kind kind;
 	node_id node;
@@ -80,11 +89,12 @@ struct cc_device {
 	const char *path; /* BLK: file on that node; NET: tap name; else "" */
 };
 
-/* PREPARE: one VM as one of its slices must know it.  Node numbers are those of the VM: 0 .. nodes - 1. */
+/* PREPARE: one VM as one of its slices must know it.  Node numbers are those of the VM: 0 .. nodes
+ * - 1. */
 struct cc_vm_spec {
 	const char *name;
-	uint64_t vm_id;		       /* random, same on all nodes */
-	uint8_t vm_key[CC_KEY_BYTES];  /* random, same on all nodes; for the fabric's handshake */
+	uint64_t vm_id;               /* random, same on all nodes */
+	uint8_t vm_key[CC_KEY_BYTES]; /* random, same on all nodes; for the fabric's handshake */
 	node_id self;
 	unsigned nodes;
 	const char *node_name[NODES_MAX];
@@ -92,10 +102,11 @@ struct cc_vm_spec {
 	unsigned ranges;
 	unsigned vcpus;
 	node_id vcpu_node[VCPUS_MAX]; /* where each vCPU starts */
-	uint64_t cache_pages;	      /* of this node; 0: no bound */
+	uint64_t cache_pages;         /* of this node; 0: no bound */
 	enum cc_numa numa;
 	enum cc_engine engine;
-	const char *kernel, *initrd, *cmdline; /* "" when there is none; kernel and initrd set on node 0 only */
+	const char *kernel, *initrd,
+		*cmdline; /* "" when there is none; kernel and initrd set on node 0 only */
 	struct cc_device device[CC_SPEC_DEVICES_MAX]; /* SERIAL and CONSOLE share one terminal */
 	unsigned devices;
 	const char *fabric_backend; /* "auto", "tcp", ... */
@@ -124,16 +135,16 @@ struct cc_seq {
 
 enum cc_end {
 	CC_END_POWEROFF,  /* the guest switched itself off (or rebooted) */
-	CC_END_CRASH,	  /* triple fault, or an instruction that cannot be run; dump says where */
+	CC_END_CRASH,     /* triple fault, or an instruction that cannot be run; dump says where */
 	CC_END_PEER_LOST, /* `node` is gone */
-	CC_END_ERROR,	  /* this node cannot go on; text says why */
-	CC_END_STOPPED,	  /* answer to STOP */
+	CC_END_ERROR,     /* this node cannot go on; text says why */
+	CC_END_STOPPED,   /* answer to STOP */
 	CC_ENDS
 };
 
 struct cc_ended {
 	enum cc_end reason;
-	node_id node;	  /* the node it happened on; PEER_LOST: the one that is gone */
+	node_id node;     /* the node it happened on; PEER_LOST: the one that is gone */
 	const char *text; /* one line, no newline */
 	const char *dump; /* CRASH: registers and the like, lines; else "" */
 };
@@ -155,10 +166,10 @@ struct cc_stats {
 	} hot[CC_HOT_PAGES]; /* faults 0: end of the list */
 	uint64_t ipis_sent_remote, ipis_received_remote;
 	uint64_t mmio_remote; /* device accesses that another node served */
-	uint64_t exits;	      /* of all vCPUs of the slice */
+	uint64_t exits;       /* of all vCPUs of the slice */
 	uint64_t msgs_sent, msgs_received, bytes_sent, bytes_received;
-	uint64_t refused; /* garbage from peers: fabric and memory protocol together */
-	uint64_t guest_ns; /* from RUN to the end */
+	uint64_t refused;   /* garbage from peers: fabric and memory protocol together */
+	uint64_t guest_ns;  /* from RUN to the end */
 	const char *engine; /* "bt", "kvm": what it ran on */
 };
 
@@ -181,24 +192,30 @@ struct cc_msg {
 const char *cc_msg_name(enum cc_msg_type type);
 const char *cc_end_name(enum cc_end reason);
 
-/* Frame (head and body) of `msg` in fresh memory, *len bytes long; free() it.  -ENOMEM, -EMSGSIZE. */
+/* Frame (head and body) of `msg` in fresh memory, *len bytes long; free() it.  -ENOMEM, -EMSGSIZE.
+ */
 MUST_CHECK int cc_msg_encode(const struct cc_msg *msg, uint8_t **frame, size_t *len);
-/* Body of a frame, untrusted.  False: not one of ours; *out is then untouched.  Everything in range is checked:
- * enums, counts, node numbers below `nodes`, ranges that do not overlap.  Strings are never NULL. */
+/* Body of a frame, untrusted.  False: not one of ours; *out is then untouched.  Everything in range
+ * is checked: enums, counts, node numbers below `nodes`, ranges that do not overlap.  Strings are
+ * never NULL. */
 MUST_CHECK bool cc_msg_decode(const uint8_t *body, size_t len, struct cc_msg *out);
-/* Frees what decode made; the strings are gone after it.  Fine on a message that was not decoded with storage NULL. */
+/* Frees what decode made; the strings are gone after it.  Fine on a message that was not decoded
+ * with storage NULL. */
 void cc_msg_clear(struct cc_msg *msg);
 
-/* --- the slice's end ---------------------------------------------------------------------------------
- * A thread of its own reads the channel and answers PING, so a slice may be busy for as long as it likes.  64 messages
- * wait for cc_chan_recv; then the thread stops reading, and a slice that takes none for dead_after counts as
- * dead.  So take CONSOLE at once: hold what the guest does not want yet in a bounded buffer and drop the rest. */
+/*
+ * The slice's end of the channel.  A thread of its own reads it and answers PING, so a slice may be
+ * busy for as long as it likes.  64 messages wait for cc_chan_recv; then the thread stops reading,
+ * and a slice that takes none for dead_after counts as dead.  So take CONSOLE at once: hold what the
+ * guest does not want yet in a bounded buffer and drop the rest.
+ */
 struct cc_chan;
 /* Takes over `fd`. */
 MUST_CHECK int cc_chan_open(int fd, struct cc_chan **out);
 /* Any thread.  Blocks while the agent does not read.  -EPIPE: the agent is gone. */
 MUST_CHECK int cc_chan_send(struct cc_chan *c, const struct cc_msg *msg);
-/* Next message; cc_msg_clear it.  -ETIMEDOUT; -EPIPE: the agent is gone, or spoke garbage.  timeout_ns ~0: for ever. */
+/* Next message; cc_msg_clear it.  -ETIMEDOUT; -EPIPE: the agent is gone, or spoke garbage.
+ * timeout_ns ~0: for ever. */
 MUST_CHECK int cc_chan_recv(struct cc_chan *c, struct cc_msg *out, uint64_t timeout_ns);
 void cc_chan_close(struct cc_chan *c);
 

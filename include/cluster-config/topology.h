@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cluster-config/topology.h - what the cluster is: the topology file, and how a VM is laid over its nodes.
+ * cluster-config/topology.h - what the cluster is: the topology file, and how VMs lie on its nodes.
  *
- * What      Reads a pool and its VMs from YAML, reports every mistake at once as "file:line:col: error: ...".
+ * What      Reads a pool and its VMs from YAML, reports every mistake at once, each as
+ *           "file:line:col: error: ...".
  * Owns      All strings of a topology live in it and go with cc_topology_free.
  * Threads   None; a topology is const once loaded.
- * Limits    1 MiB of text, depth 16, NODES_MAX nodes, CC_VMS_MAX VMs, CC_DEVICES_MAX disks and nics each per VM.
+ * Limits    1 MiB of text, depth 16, NODES_MAX nodes, CC_VMS_MAX VMs, CC_DEVICES_MAX disks and nics
+ *           each per VM.
  */
 #ifndef CLUSTER_CONFIG_TOPOLOGY_H
 #define CLUSTER_CONFIG_TOPOLOGY_H
@@ -18,8 +20,8 @@
 #define CC_FILE_MAX (1u << 20)
 #define CC_VMS_MAX 32u
 #define CC_DEVICES_MAX 8u
-#define CC_NAME_MAX 63u	   /* bytes of a node, VM or pool name */
-#define CC_CMDLINE_MAX 2047u /* bytes; Linux's COMMAND_LINE_SIZE is 2048 with the NUL */
+#define CC_NAME_MAX 63u             /* bytes of a node, VM or pool name */
+#define CC_CMDLINE_MAX 2047u        /* bytes; Linux's COMMAND_LINE_SIZE is 2048 with the NUL */
 #define CC_MEMORY_UNIT (2ull << 20) /* shares are whole multiples of this many bytes */
 #define CC_PORT_DEFAULT 7701u
 #define CC_DEAD_AFTER_MS 5000u
@@ -39,9 +41,10 @@ struct cc_mark {
 struct cc_node {
 	struct cc_mark mark;
 	const char *name, *address; /* address: IPv4, IPv6 or host name */
-	uint16_t port;		    /* of the agent */
-	unsigned cpus;		    /* lent */
-	uint64_t memory, cache;	    /* bytes lent for guest RAM, bytes beside it for remote pages; cache 0: no bound */
+	uint16_t port;              /* of the agent */
+	unsigned cpus;              /* lent */
+	uint64_t memory, cache; /* bytes lent for guest RAM, bytes beside it for remote pages; cache
+				   0: no bound */
 	const char *fabric_backend; /* "auto", "tcp", ... */
 	const char *fabric_device;  /* NULL: any */
 };
@@ -55,7 +58,8 @@ struct cc_share {
 struct cc_disk {
 	struct cc_mark mark;
 	unsigned node;
-	const char *path; /* absolute, or relative to the folder unum runs in; a path on that node */
+	const char
+		*path; /* absolute, or relative to the folder unum runs in; a path on that node */
 	bool readonly;
 };
 
@@ -73,7 +77,8 @@ struct cc_vm {
 	enum cc_numa numa;
 	enum cc_engine engine;
 	const char *kernel, *initrd, *cmdline; /* initrd NULL: none; cmdline never NULL */
-	struct cc_share share[NODES_MAX];      /* nodes that take part, in pool order; [0] is the boot node */
+	struct cc_share
+		share[NODES_MAX]; /* nodes that take part, in pool order; [0] is the boot node */
 	unsigned shares;
 	struct cc_disk disk[CC_DEVICES_MAX];
 	unsigned disks;
@@ -95,10 +100,11 @@ struct cc_topology {
 };
 
 /*
- * Reads and checks `file`; every mistake goes to `errors` as one line, at most 100 of them.  Relative paths in the
- * file are resolved against its folder.  Also opens the kernel, initrd and disks of nodes whose address is
- * this host's: they must exist, and the kernel must be a bzImage or an x86 ELF file.
- * -EINVAL: mistakes were reported (a file that cannot be read is one); -ENOMEM.  Blocks on file I/O.
+ * Reads and checks `file`; every mistake goes to `errors` as one line, at most 100 of them.
+ * Relative paths in the file are resolved against its folder.  Also opens the kernel, initrd and
+ * disks of nodes whose address is this host's: they must exist, and the kernel must be a bzImage or
+ * an x86 ELF file. -EINVAL: mistakes were reported (a file that cannot be read is one); -ENOMEM.
+ * Blocks on file I/O.
  */
 MUST_CHECK int cc_topology_load(const char *file, FILE *errors, struct cc_topology **out);
 /* The same for text in memory, without a look at any file. `file` is the name in messages. */
@@ -108,21 +114,24 @@ void cc_topology_free(struct cc_topology *t); /* NULL is fine */
 /* NULL when there is none of that name. */
 const struct cc_vm *cc_topology_vm(const struct cc_topology *t, const char *name);
 
-/* What `--local N` makes: N nodes on 127.0.0.1, one VM split evenly.  Strings are borrowed, not copied. */
+/* What `--local N` makes: N nodes on 127.0.0.1, one VM split evenly.  Strings are borrowed, not
+ * copied. */
 struct cc_local {
 	unsigned nodes, vcpus;
 	uint64_t memory; /* bytes */
 	enum cc_numa numa;
 	enum cc_engine engine;
 	const char *kernel, *initrd, *cmdline; /* initrd may be NULL */
-	const char *const *disks;	       /* paths, all on the boot node */
+	const char *const *disks;              /* paths, all on the boot node */
 	unsigned disks_count;
 	const char *fabric; /* NULL: "tcp" */
 };
 /* -EINVAL with one line per mistake in `errors`. */
-MUST_CHECK int cc_topology_local(const struct cc_local *spec, FILE *errors, struct cc_topology **out);
+MUST_CHECK int cc_topology_local(const struct cc_local *spec, FILE *errors,
+				 struct cc_topology **out);
 
-/* "512MiB", "4GiB", "64KiB", "2TiB": a whole number and a binary unit, nothing else.  False: not one. */
+/* "512MiB", "4GiB", "64KiB", "2TiB": a whole number and a binary unit, nothing else.  False: not
+ * one. */
 bool cc_size_parse(const char *text, uint64_t *bytes);
 
 #endif

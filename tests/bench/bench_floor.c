@@ -24,7 +24,7 @@
 #endif
 
 #define BODY 64u
-enum request { ASK_RAW, ASK_READ, ASK_WRITE, ASK_INVALIDATE, ASK_END };
+enum request { ASK_RAW, ASK_PING, ASK_READ, ASK_WRITE, ASK_INVALIDATE, ASK_END };
 enum { AT_NONE, AT_READ };
 
 static struct {
@@ -90,7 +90,7 @@ static void on_message(void *arg, node_id from, const struct ic_msg *msg)
 		fl.ended = true;
 		return;
 	}
-	send_to(from, body, fl.alias + body[1] * PAGE_SIZE, body[0] == ASK_INVALIDATE ? 0 : PAGE_SIZE);
+	send_to(from, body, fl.alias + body[1] * PAGE_SIZE, body[0] == ASK_INVALIDATE || body[0] == ASK_PING ? 0 : PAGE_SIZE);
 }
 
 static void ask(enum request what, unsigned page, void *into)
@@ -126,7 +126,7 @@ int floor_fault(void *addr, bool write)
 
 static void memory_open(void)
 {
-	size_t bytes = 2 * PAGES * PAGE_SIZE;
+	size_t bytes = 3 * PAGES * PAGE_SIZE;
 	struct uffdio_api api = { .api = UFFD_API,
 				  .features = UFFD_FEATURE_SIGBUS | UFFD_FEATURE_MISSING_SHMEM |
 					      UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_PAGEFAULT_FLAG_WP |
@@ -156,8 +156,8 @@ static void memory_open(void)
 
 static void memory_close(void)
 {
-	munmap(fl.view, 2 * PAGES * PAGE_SIZE);
-	munmap(fl.alias, 2 * PAGES * PAGE_SIZE);
+	munmap(fl.view, 3 * PAGES * PAGE_SIZE);
+	munmap(fl.alias, 3 * PAGES * PAGE_SIZE);
 	close(fl.uffd);
 	close(fl.memfd);
 	free(fl.has);
@@ -172,6 +172,16 @@ static void client(struct samples s[BENCH_CASES])
 		start = clock_now_ns();
 		ask(ASK_RAW, i, page);
 		sample_add(&s[BENCH_RAW], clock_now_ns() - start);
+	}
+	for (unsigned i = 0; i < PAGES; i++) {
+		start = clock_now_ns();
+		ask(ASK_PING, i, NULL);
+		sample_add(&s[BENCH_PING], clock_now_ns() - start);
+	}
+	for (unsigned i = 2 * PAGES; i < 3 * PAGES; i++) {
+		start = clock_now_ns();
+		ask(ASK_RAW, i - PAGES, fl.alias + i * PAGE_SIZE);
+		sample_add(&s[BENCH_FRESH], clock_now_ns() - start);
 	}
 	for (unsigned i = 0; i < PAGES; i++) {
 		start = clock_now_ns();

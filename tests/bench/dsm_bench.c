@@ -13,6 +13,8 @@
  *           read        first touch for reading of a page that the other node has written
  *           write       first touch for writing of such a page
  *           invalidate  write to a page that both hold readable
+ *           fresh, ping floor only: raw into a frame that has no memory yet; raw without the page.  They are
+ *                       what tlb is compared with
  * Output    A line of JSON per figure: p50 and p99 of all samples, ratio of the p50 to the floor's.
  */
 #include "tests/bench/dsm_bench.h"
@@ -60,7 +62,7 @@ static double percentile_us(struct samples *s, unsigned percent)
 static void report(const char *backend, const char *who, enum bench_case c, struct samples *s,
 		   struct samples *floor)
 {
-	static const char *const names[] = { "raw", "read", "write", "invalidate" };
+	static const char *const names[] = { "raw", "read", "write", "invalidate", "fresh", "ping" };
 	double p50 = percentile_us(s, 50), base = percentile_us(floor, 50);
 
 	printf("{\"bench\":\"dsm\",\"transport\":\"%s\",\"what\":\"%s\",\"case\":\"%s\",\"samples\":%u,"
@@ -214,10 +216,11 @@ static void node_run(const char *backend)
 	if (self == 0) {
 		for (unsigned c = 0; c < BENCH_CASES; c++)
 			report(backend, "floor", c, &s[0][c], &s[0][c]);
-		for (unsigned c = BENCH_READ; c < BENCH_CASES; c++)
+		for (unsigned c = BENCH_READ; c <= BENCH_INVALIDATE; c++)
 			report(backend, "uffd", c, &s[1][c], &s[0][c]);
-		for (unsigned c = BENCH_READ; c < BENCH_CASES; c++)
-			report(backend, "tlb", c, &s[2][c], &s[0][BENCH_RAW]);
+		for (unsigned c = BENCH_READ; c <= BENCH_INVALIDATE; c++)
+			report(backend, "tlb", c, &s[2][c],
+			       &s[0][c == BENCH_INVALIDATE ? BENCH_PING : BENCH_FRESH]);
 	}
 	free(s);
 }

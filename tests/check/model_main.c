@@ -149,17 +149,10 @@ static void state_expand(struct search *s, uint32_t i)
 	struct proto_effects fx;
 	struct move moves[MODEL_MOVES];
 	unsigned count;
-	bool rests = true;
+	uint64_t edges = s->edges_used;
 
 	state_load(s, i);
 	count = model_moves(&s->w, moves);
-	for (unsigned k = 0; k < count; k++)
-		rests &= moves[k].kind >= MOVE_FREE;
-	if (rests && (s->broken = model_rest(&s->w)) != NULL) {
-		s->broken_from = i;
-		s->broken_by = (struct move){ .kind = 0xff };
-		return;
-	}
 	for (unsigned k = 0; k < count; k++) {
 		uint32_t to;
 
@@ -176,6 +169,13 @@ static void state_expand(struct search *s, uint32_t i)
 		to = state_intern(s, i, moves[k]);
 		if (moves[k].kind < MOVE_FREE && to != i)
 			edge_add(s, to);
+	}
+	/* Nothing leads on by itself: then everything must be at rest. */
+	if (edges == s->edges_used) {
+		state_load(s, i);
+		s->broken = model_rest(&s->w);
+		s->broken_from = i;
+		s->broken_by = (struct move){ .kind = 0xff };
 	}
 }
 

@@ -2,8 +2,9 @@
 /*
  * tests/conform/dsm_nodes.c - several nodes as processes, native threads on their shared memory.
  *
- * What      usage: dsm_nodes tlb|uffd BACKEND NODES THREADS OPERATIONS SEED [THINK_NS], or probe-uffd
+ * What      usage: dsm_nodes tlb|uffd BACKEND NODES THREADS OPERATIONS SEED [THINK_NS [CACHE]], or probe-uffd
  *           THINK_NS: what each thread computes between two operations, as a vCPU would.
+ *           CACHE: frames a node may fill with pages homed elsewhere.
  *           Every thread of every node does random reads, writes and atomic additions on few pages that all
  *           share.  Checked while it runs: a word that only one thread writes has, for that thread, always
  *           its last value and for the others never goes back; data written before a flag is seen by who
@@ -33,7 +34,7 @@
 
 #define NODES 8u
 #define THREADS 8u
-#define PAGES 24u	/* homed in turns; a few frames apart, so that ranges are many */
+#define PAGES 48u	/* homed in turns; a few frames apart, so that ranges are many */
 #define STRIDE 8u	/* frames between two of them */
 #define COUNTERS 4u	/* pages 0 .. 3 begin with a contended counter each */
 #define OP_DEADLINE (20 * NS_PER_S)
@@ -51,7 +52,7 @@ static struct dsm *dsm; /* of this process */
 static struct ic_fabric *fabric;
 static bool tlb;
 static unsigned nodes, threads, operations;
-static uint64_t seed, think_ns;
+static uint64_t seed, think_ns, cache_pages;
 static node_id self;
 static _Atomic unsigned ups, downs;
 
@@ -141,6 +142,21 @@ static void add(struct user *u, unsigned page, unsigned slot, uint64_t value)
 	__atomic_fetch_add(word(u, page, slot * 8, DSM_WRITE), value, __ATOMIC_SEQ_CST);
 }
 
+/* Frames of pages homed elsewhere that take memory now, by what the kernel says.  The bound may be passed by
+ * what is in flight. */
+static void check_cache(void)
+{
+	uint8_t in_core[PAGES * STRIDE];
+	unsigned resident = 0, frames = (PAGES - 1) * STRIDE + 1;
+
+	if (!cache_pages || mincore(dsm_alias(dsm), (size_t)frames * PAGE_SIZE, in_core))
+		return;
+	for (unsigned i = 0; i < PAGES; i++)
+		resident += i % nodes != self && (in_core[gfn_of(i)] & 1);
+	if (resident > cache_pages + threads)
+		fail("cache", resident, cache_pages);
+}
+
 /* --- the work --------------------------------------------------------------------------------------- */
 
 /* Slot 0: counter; 1 + id: the word of user `id`; 256 + id: its second one, written after the first. */
@@ -197,6 +213,8 @@ static void *user_run(void *arg)
 
 		if (think_ns)
 			think(u);
+		if (u->id % threads == 0 && i % 64 == 0)
+			check_cache();
 		r = rng_next(&u->rng);
 		page = (unsigned)(r >> 8) % PAGES;
 		counter = (unsigned)(r >> 8) % COUNTERS;
@@ -255,6 +273,7 @@ static void node_open(const char *backend)
 		ranges[i] = (struct dsm_range){ gfn_of(i), STRIDE / 2, (node_id)(i % nodes) };
 	cfg.mapping = tlb ? DSM_MAP_TLB : DSM_MAP_UFFD;
 	cfg.fabric = fabric;
+	cfg.cache_pages = cache_pages;
 	if (dsm_open(&cfg, &dsm))
 		fail("dsm_open", 0, 0);
 	ic_address(fabric, ctl->address[self]);
@@ -283,6 +302,7 @@ static void node_run(const char *backend)
 		for (unsigned c = 0; c < COUNTERS; c++)
 			ctl->added[self][c] += users[i].added[c];
 	}
+	check_cache();
 	meet(&ctl->done);
 	if (self == 0) { /* as a device would: through the copy calls */
 		for (unsigned c = 0; c < COUNTERS; c++) {
@@ -356,8 +376,8 @@ int main(int argc, char **argv)
 	sigaction(SIGBUS, &sa, NULL);
 	if (argc == 2 && !strcmp(argv[1], "probe-uffd"))
 		return probe_uffd();
-	if (argc != 7 && argc != 8) {
-		fprintf(stderr, "usage: %s tlb|uffd BACKEND NODES THREADS OPERATIONS SEED [THINK_NS]\n", argv[0]);
+	if (argc < 7 || argc > 9) {
+		fprintf(stderr, "usage: %s tlb|uffd BACKEND NODES THREADS OPERATIONS SEED [THINK_NS [CACHE]]\n", argv[0]);
 		return 2;
 	}
 	tlb = !strcmp(argv[1], "tlb");
@@ -366,6 +386,7 @@ int main(int argc, char **argv)
 	operations = (unsigned)atoi(argv[5]);
 	seed = strtoull(argv[6], NULL, 0);
 	think_ns = argc > 7 ? strtoull(argv[7], NULL, 0) : 0;
+	cache_pages = argc > 8 ? strtoull(argv[8], NULL, 0) : 0;
 	ASSERT(nodes >= 1 && nodes <= NODES && threads >= 1 && threads <= THREADS);
 	ctl = mmap(NULL, sizeof(*ctl), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT(ctl != MAP_FAILED);

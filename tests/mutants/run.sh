@@ -5,7 +5,8 @@
 # looks who notices: unit tests, checker, simulator, in this order.  Prints a line each and, last, `killed K/T`.
 # Exit 1 when one survives, does not change its file, or does not compile.
 #
-# Needs     the object files of the tests, built before (see build.mk).   Limits  60 s per tool.
+# Needs     the object files of the tests, built before (see build.mk).
+# Limits    60 s of CPU time per tool; running out of it counts as noticed (a slip that loops).
 set -u
 out=$1; shift
 only=" $* "
@@ -15,11 +16,11 @@ work=$out/mutants
 jobs=${JOBS:-$(nproc)}
 rm -rf "$work"; mkdir -p "$work"
 
-# tool NAME OBJECTS... -- COMMAND: links the mutant core and runs; true when it notices.
-notices() { # $1 dir, $2 name, $3 objects, $4 libraries, $5... arguments
+# Links a test with the mutant core and runs it; true when it notices.
+notices() { # dir, name, objects, libraries, arguments...
 	local dir=$1 name=$2 objs=$3 libs=$4; shift 4
 	$cc -pthread -o "$dir/$name" $objs "$dir"/core/*.o "$out"/obj/include/base/base.o $libs 2>>"$dir/log" || return 2
-	! timeout 60 "$dir/$name" "$@" >>"$dir/log" 2>&1
+	! (ulimit -t 60; timeout 600 "$dir/$name" "$@"; exit $?) >>"$dir/log" 2>&1
 }
 
 one() { # name file sed

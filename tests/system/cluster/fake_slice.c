@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * tests/system/cluster/fake_slice.c - TEST DOUBLE of unum-slice: no guest, no memory, only the control protocol.
+ * tests/system/cluster/fake_slice.c - TEST DOUBLE of unum-slice: only the control protocol.
  *
- * What      Lets the tests of agents and command line run without a monitor.  Speaks the real protocol, joins its peers by
- *           plain TCP (so that a lost peer is noticed as a fabric would notice it), holds a memfd like a guest's RAM.
- *           The VM's command line says what it does:
- *             fake=poweroff | crash | error | die | exit   at once after RUN, on the boot node
- *             fake=fail                                     FAILED instead of PREPARED, on the last node
- *             fake=hang                                     never PREPARED
- *             fake=flood                                    1 MiB of console, then poweroff
- *           and the console echoes lines, "poweroff" ends the guest.
+ * What      No guest and no memory: lets the tests of agents and command line run without a
+ *           monitor.  Speaks the real protocol, joins its peers by plain TCP (so that a lost peer is
+ *           noticed as a fabric would notice it), holds a memfd like a guest's RAM.  The VM's
+ *           command line says what it does:
+ *             fake=poweroff, crash, error, die, exit   at once after RUN, on the boot node
+ *             fake=fail     FAILED instead of PREPARED, on the last node
+ *             fake=hang     never PREPARED
+ *             fake=flood    1 MiB of console, then poweroff
+ *           Else the console echoes lines, and "poweroff" ends the guest.
  * Threads   main, and the reader of cc_chan.
  */
 #include "base/bytes.h"
@@ -51,7 +52,8 @@ static void tell(struct fake *f, const struct cc_msg *msg)
 		exit(1);
 }
 
-static void tell_end(struct fake *f, enum cc_end reason, node_id node, const char *text, const char *dump)
+static void tell_end(struct fake *f, enum cc_end reason, node_id node, const char *text,
+		     const char *dump)
 {
 	if (f->ended)
 		return;
@@ -81,11 +83,13 @@ static void prepare(struct fake *f)
 	if (told(f, "fake=hang"))
 		return;
 	if (told(f, "fake=fail") && s->self == s->nodes - 1) {
-		tell(f, &(struct cc_msg){ .type = CC_MSG_FAILED, .failed = { "the fake was told to fail" } });
+		tell(f, &(struct cc_msg){ .type = CC_MSG_FAILED,
+					  .failed = { "the fake was told to fail" } });
 		exit(0);
 	}
 	f->listen_fd = socket(AF_INET, SOCK_STREAM, 0);
-	must(!bind(f->listen_fd, (struct sockaddr *)&a, sizeof(a)) && !listen(f->listen_fd, 64), "listen");
+	must(!bind(f->listen_fd, (struct sockaddr *)&a, sizeof(a)) && !listen(f->listen_fd, 64),
+	     "listen");
 	must(!getsockname(f->listen_fd, (struct sockaddr *)&a, &len), "getsockname");
 	snprintf(address, sizeof(address), "127.0.0.1:%u", ntohs(a.sin_port));
 	tell(f, &(struct cc_msg){ .type = CC_MSG_PROGRESS, .progress = { "fake slice prepared" } });
@@ -99,7 +103,8 @@ static void join_peers(struct fake *f, const struct cc_connect *c)
 
 	for (unsigned i = 0; i < self; i++) {
 		const char *colon = strchr(c->address[i], ':');
-		struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+		struct sockaddr_in a = { .sin_family = AF_INET,
+					 .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
 					 .sin_port = htons((uint16_t)atoi(colon + 1)) };
 
 		f->peer_fd[i] = socket(AF_INET, SOCK_STREAM, 0);
@@ -143,7 +148,7 @@ static void run(struct fake *f)
 	else if (told(f, "fake=error"))
 		tell_end(f, CC_END_ERROR, self, "the fake was told so", "");
 	else if (told(f, "fake=die"))
-		raise(SIGSEGV);
+		raise(SIGKILL);
 	else if (told(f, "fake=exit"))
 		exit(7);
 	else if (told(f, "fake=flood"))
@@ -169,7 +174,8 @@ static void console(struct fake *f, const struct cc_console *in)
 static void stop(struct fake *f)
 {
 	const struct cc_vm_spec *s = &f->spec.prepare;
-	struct cc_msg msg = { .type = CC_MSG_STATS, .stats = { .node = s->self, .engine = "fake" } };
+	struct cc_msg msg = { .type = CC_MSG_STATS,
+			      .stats = { .node = s->self, .engine = "fake" } };
 
 	for (unsigned i = 0; i < s->vcpus; i++)
 		msg.stats.vcpus += s->vcpu_node[i] == s->self;
@@ -196,7 +202,8 @@ static void peers_look(struct fake *f)
 			continue;
 		close(f->peer_fd[i]);
 		f->peer_fd[i] = -1;
-		snprintf(text, sizeof(text), "the link to node %s is gone", f->spec.prepare.node_name[i]);
+		snprintf(text, sizeof(text), "the link to node %s is gone",
+			 f->spec.prepare.node_name[i]);
 		tell_end(f, CC_END_PEER_LOST, (node_id)i, text, "");
 	}
 }

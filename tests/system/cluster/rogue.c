@@ -2,8 +2,9 @@
 /*
  * tests/system/cluster/rogue.c - a peer that misbehaves after it has proved the pool key.
  *
- * What      rogue PORT KEYFILE version|garbage|long|early|silent: connects to the agent on 127.0.0.1:PORT and sends what its
- *           last argument says; exit status 0 when the agent then closes the connection.
+ * What      rogue PORT KEYFILE version|garbage|long|early|silent: connects to the agent on
+ *           127.0.0.1:PORT and does what its last argument says; exit status 0 when the agent then
+ *           closes the connection.
  * Threads   One.
  */
 #include "base/bytes.h"
@@ -74,5 +75,8 @@ int main(int argc, char **argv)
 	SSL_free(ssl);
 	cc_tls_close(&tls);
 	close(fd);
-	return n == SSL_ERROR_ZERO_RETURN || n == SSL_ERROR_SSL || (n == SSL_ERROR_SYSCALL && errno != EAGAIN) ? 0 : 1;
+	return n == SSL_ERROR_ZERO_RETURN || n == SSL_ERROR_SSL ||
+			       (n == SSL_ERROR_SYSCALL && errno != EAGAIN)
+		       ? 0
+		       : 1;
 }

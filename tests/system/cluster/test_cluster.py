@@ -10,9 +10,8 @@ import socket
 import subprocess
 import termios
 import time
-import unittest
 
-from cluster import FAKE, ROGUE, UNUM, UNUMD, ClusterTest, wait_until
+from cluster import FAKE, ROGUE, UNUM, UNUMD, ClusterTest, main, wait_until
 
 
 class CommandLine(ClusterTest):
@@ -65,7 +64,7 @@ class Local(ClusterTest):
                 ("poweroff", 0, "vm local: the guest switched itself off"),
                 ("crash", 3, "vm local: the guest crashed on node n0: triple fault"),
                 ("error", 1, "vm local: node n0 gave up: the fake was told so"),
-                ("die", 4, "vm local: node n0 is lost: the slice on node n0 was killed by signal 11"),
+                ("die", 4, "vm local: node n0 is lost: the slice on node n0 was killed by signal 9 (Killed)"),
                 ("exit", 4, "vm local: node n0 is lost: the slice on node n0 exited with status 7"),
                 ("fail", 5, "error: node 'n1': the fake was told to fail")):
             r = self.local("fake=" + what)
@@ -350,4 +349,4 @@ class Agents(ClusterTest):
 
 
 if __name__ == "__main__":
-    unittest.main(verbosity=1)
+    main("cluster")

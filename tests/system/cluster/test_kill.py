@@ -9,9 +9,8 @@ import os
 import random
 import signal
 import time
-import unittest
 
-from cluster import END_LIMIT, FAKE, ClusterTest, processes
+from cluster import END_LIMIT, FAKE, ClusterTest, main, processes
 
 ROUNDS = int(os.environ.get("ROUNDS", "20"))
 NODES = 3
@@ -80,4 +79,4 @@ class Kill(ClusterTest):
 
 
 if __name__ == "__main__":
-    unittest.main(verbosity=1)
+    main("cluster-kill")

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * tests/unit/cluster-config/test_golden.c - every golden/bad-X.yaml must be refused with exactly golden/bad-X.txt.
+ * tests/unit/cluster-config/test_golden.c - every golden/bad-X.yaml must be refused with exactly
+ *            golden/bad-X.txt.
  *
- * What      A new case is two files; the expected text is written by hand or looked at line by line.
+ * What      A new case is two files; the expected text is written by hand or looked at line by
+ *           line.
  */
 #include "cluster-config/topology.h"
 
@@ -62,11 +64,12 @@ Test(golden, every_bad_file_is_refused_with_its_text)
 		char expected_path[256];
 		char *expected, *got = errors_of(found.gl_pathv[i]);
 
-		snprintf(expected_path, sizeof(expected_path), "%.*s.txt", (int)(strlen(found.gl_pathv[i]) - 5),
-			 found.gl_pathv[i]);
+		snprintf(expected_path, sizeof(expected_path), "%.*s.txt",
+			 (int)(strlen(found.gl_pathv[i]) - 5), found.gl_pathv[i]);
 		expected = file_text(expected_path);
 		cr_assert_not_null(expected, "%s is missing", expected_path);
-		cr_expect_str_eq(got, expected, "%s:\n--- got\n%s--- expected\n%s", found.gl_pathv[i], got, expected);
+		cr_expect_str_eq(got, expected, "%s:\n--- got\n%s--- expected\n%s",
+				 found.gl_pathv[i], got, expected);
 		cr_expect_gt(strlen(got), 0, "%s: no mistake was told", found.gl_pathv[i]);
 		free(got);
 		free(expected);
@@ -83,7 +86,8 @@ Test(golden, every_text_has_its_file)
 	for (size_t i = 0; i < found.gl_pathc; i++) {
 		char path[256];
 
-		snprintf(path, sizeof(path), "%.*s.yaml", (int)(strlen(found.gl_pathv[i]) - 4), found.gl_pathv[i]);
+		snprintf(path, sizeof(path), "%.*s.yaml", (int)(strlen(found.gl_pathv[i]) - 4),
+			 found.gl_pathv[i]);
 		cr_expect_eq(access(path, R_OK), 0, "%s is missing", path);
 	}
 	globfree(&found);

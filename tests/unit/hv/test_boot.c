@@ -257,6 +257,9 @@ Test(boot, linux_rejections)
 	struct hv_boot_input in = input(HV_BOOT_LINUX, bz, len);
 	static char longline[3000];
 
+	in.ram[0].len = 2 * MIB;
+	refused(&in, "less than 4 MiB");
+	in.ram[0].len = 64 * MIB;
 	in.elf.len = 40;
 	refused(&in, "not an ELF");
 	in.elf.len = len - 1;

@@ -1,90 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Local APIC: priorities, EOI, ICR decoding, INIT/SIPI, timer modes, register access rules, both modes. */
-#include <criterion/criterion.h>
-
-#include "hv/core/layout.h"
-#include "hv/core/lapic.h"
-
-#define MSR(offset) (0x800u + (offset))
-#define ID MSR(0x02)
-#define TPR MSR(0x08)
-#define PPR MSR(0x0a)
-#define EOI MSR(0x0b)
-#define LDR MSR(0x0d)
-#define SVR MSR(0x0f)
-#define ESR MSR(0x28)
-#define ICR MSR(0x30)
-#define LVT_TIMER MSR(0x32)
-#define LVT_LINT0 MSR(0x35)
-#define LVT_ERROR MSR(0x37)
-#define INITIAL MSR(0x38)
-#define CURRENT MSR(0x39)
-#define DIVIDE MSR(0x3e)
-#define SELF MSR(0x3f)
-
-#define BASE_X2APIC (HV_LAPIC_BASE | 0xd00ull)
-#define DIVIDE_BY_1 0xbu
-
-static struct hv_lapic_effects fx;
-
-static bool wr_at(struct hv_lapic *l, uint32_t msr, uint64_t v, uint64_t tsc)
-{
-	fx.count = 0;
-	return hv_lapic_msr_write(l, msr, v, tsc, &fx);
-}
-
-static bool wr(struct hv_lapic *l, uint32_t msr, uint64_t v)
-{
-	return wr_at(l, msr, v, 0);
-}
-
-static uint64_t rd_at(struct hv_lapic *l, uint32_t msr, uint64_t tsc)
-{
-	uint64_t v = 0;
-
-	cr_assert(hv_lapic_msr_read(l, msr, tsc, &v), "read of msr %#x faults", msr);
-	return v;
-}
-
-static uint64_t rd(struct hv_lapic *l, uint32_t msr)
-{
-	return rd_at(l, msr, 0);
-}
-
-static bool rd_faults(struct hv_lapic *l, uint32_t msr)
-{
-	uint64_t v;
-
-	return !hv_lapic_msr_read(l, msr, 0, &v);
-}
-
-/* First effect of a kind, NULL when there is none. */
-static const struct hv_lapic_effect *effect(enum hv_lapic_effect_kind kind)
-{
-	for (unsigned k = 0; k < fx.count; k++)
-		if (fx.list[k].kind == kind)
-			return &fx.list[k];
-	return NULL;
-}
-
-static void deliver(struct hv_lapic *l, uint8_t mode, uint8_t vector, bool level)
-{
-	struct hv_intr i = { .mode = mode, .vector = vector, .level = level };
-
-	fx.count = 0;
-	hv_lapic_deliver(l, &i, &fx);
-}
-
-/* x2APIC mode, software-enabled, running. */
-static struct hv_lapic ready(uint32_t id)
-{
-	struct hv_lapic l;
-
-	hv_lapic_init(&l, id, true);
-	cr_assert(wr(&l, HV_MSR_APIC_BASE, BASE_X2APIC));
-	cr_assert(wr(&l, SVR, 0x1ff));
-	return l;
-}
+/* Local APIC: priorities, EOI, ICR decoding, INIT/SIPI, register access rules, both modes. */
+#include "lapic_help.h"
 
 /* --- priorities --- */
 
@@ -126,6 +42,11 @@ Test(lapic, tpr_masks_by_class_and_is_cr8)
 	hv_lapic_set_cr8(&l, 4);
 	cr_assert_eq(rd(&l, TPR), 0x40);
 	cr_assert_eq(hv_lapic_pending(&l), 0x55);
+	wr(&l, TPR, 0x45);
+	hv_lapic_ack(&l, 0x55);
+	cr_assert_eq(rd(&l, PPR), 0x50);
+	wr(&l, TPR, 0x5a);
+	cr_assert_eq(rd(&l, PPR), 0x5a, "in the same class the TPR shows");
 	wr(&l, TPR, 0x47);
 	hv_lapic_set_cr8(&l, 4);
 	cr_assert_eq(rd(&l, TPR), 0x47, "mirroring an unchanged CR8 keeps the low bits");
@@ -265,6 +186,22 @@ Test(lapic, init_sipi_brings_up_a_processor)
 	cr_assert_eq(hv_lapic_take(&l, true, &vector, &fx), HV_LAPIC_NOTHING);
 }
 
+Test(lapic, running_processor_is_restarted)
+{
+	struct hv_lapic l = ready(1);
+	uint8_t vector = 0;
+
+	l.apic_base &= ~0x100ull; /* not the boot processor */
+	deliver(&l, HV_INTR_SIPI, 0x11, false);
+	cr_assert_eq(fx.count, 0, "SIPI alone does nothing to it");
+	deliver(&l, HV_INTR_INIT, 0, false);
+	deliver(&l, HV_INTR_SIPI, 0x12, false);
+	fx.count = 0;
+	cr_assert_eq(hv_lapic_take(&l, true, &vector, &fx), HV_LAPIC_TAKE_INIT);
+	cr_assert_eq(hv_lapic_take(&l, true, &vector, &fx), HV_LAPIC_TAKE_SIPI);
+	cr_assert_eq(vector, 0x12);
+}
+
 Test(lapic, init_resets_all_but_id_base_and_mode)
 {
 	struct hv_lapic l = ready(5);
@@ -387,143 +324,6 @@ Test(lapic, reserved_bits_and_registers_fault)
 	cr_assert_not(wr(&l, SELF, 0x100));
 	cr_assert_eq(fx.count, 0);
 	cr_assert_eq(rd(&l, MSR(3)), 0x50014);
-}
-
-/* --- timer --- */
-
-Test(lapic, one_shot)
-{
-	struct hv_lapic l = ready(0);
-
-	wr(&l, DIVIDE, 3); /* by 16 */
-	wr(&l, LVT_TIMER, 0x40);
-	wr_at(&l, INITIAL, 1000, 5000);
-	cr_assert_eq(effect(HV_LAPIC_SET_TIMER)->deadline, 5000 + 16000);
-	cr_assert_eq(rd_at(&l, CURRENT, 5000), 1000);
-	cr_assert_eq(rd_at(&l, CURRENT, 5000 + 160), 990);
-	cr_assert_eq(rd_at(&l, CURRENT, 5000 + 16000), 0);
-	fx.count = 0;
-	hv_lapic_timer(&l, 20999, &fx);
-	cr_assert_eq(hv_lapic_pending(&l), -1, "early");
-	cr_assert_eq(effect(HV_LAPIC_SET_TIMER)->deadline, 21000);
-	fx.count = 0;
-	hv_lapic_timer(&l, 21000, &fx);
-	cr_assert_eq(hv_lapic_pending(&l), 0x40);
-	cr_assert(effect(HV_LAPIC_WAKE));
-	cr_assert_eq(effect(HV_LAPIC_SET_TIMER)->deadline, 0);
-	hv_lapic_ack(&l, 0x40);
-	fx.count = 0;
-	hv_lapic_timer(&l, 90000, &fx);
-	cr_assert_eq(fx.count, 0, "once only");
-}
-
-Test(lapic, divide_values)
-{
-	static const struct {
-		uint32_t code, by;
-	} t[] = { { 0, 2 }, { 1, 4 }, { 2, 8 }, { 3, 16 }, { 8, 32 }, { 9, 64 }, { 10, 128 }, { 11, 1 } };
-	struct hv_lapic l = ready(0);
-
-	for (unsigned k = 0; k < ARRAY_LEN(t); k++) {
-		wr(&l, DIVIDE, t[k].code);
-		wr_at(&l, INITIAL, 100, 0);
-		cr_assert_eq(effect(HV_LAPIC_SET_TIMER)->deadline, 100ull * t[k].by, "code %u", t[k].code);
-	}
-}
-
-Test(lapic, periodic_keeps_its_phase)
-{
-	struct hv_lapic l = ready(0);
-
-	wr(&l, DIVIDE, DIVIDE_BY_1);
-	wr(&l, LVT_TIMER, 1u << 17 | 0x41);
-	wr_at(&l, INITIAL, 1000000, 0);
-	fx.count = 0;
-	hv_lapic_timer(&l, 1000300, &fx); /* 300 late */
-	cr_assert_eq(hv_lapic_pending(&l), 0x41);
-	cr_assert_eq(effect(HV_LAPIC_SET_TIMER)->deadline, 2000000);
-	cr_assert_eq(rd_at(&l, CURRENT, 1000300), 1000000 - 300);
-	fx.count = 0;
-	hv_lapic_timer(&l, 5500000, &fx); /* periods were missed: one interrupt, phase kept */
-	cr_assert_eq(effect(HV_LAPIC_SET_TIMER)->deadline, 6000000);
-	wr_at(&l, INITIAL, 0, 5600000);
-	cr_assert_eq(effect(HV_LAPIC_SET_TIMER)->deadline, 0, "count 0 stops it");
-	cr_assert_eq(rd_at(&l, CURRENT, 9000000), 0);
-}
-
-Test(lapic, tiny_period_cannot_spin)
-{
-	struct hv_lapic l = ready(0);
-	uint64_t tsc = 0;
-	unsigned fired = 0;
-
-	wr(&l, DIVIDE, DIVIDE_BY_1);
-	wr(&l, LVT_TIMER, 1u << 17 | 0x41);
-	wr_at(&l, INITIAL, 1, 0);
-	while (tsc < 1000000) {
-		tsc = l.timer_deadline;
-		fx.count = 0;
-		hv_lapic_timer(&l, tsc, &fx);
-		fired++;
-	}
-	cr_assert_lt(fired, 30);
-}
-
-Test(lapic, divide_change_keeps_the_count)
-{
-	struct hv_lapic l = ready(0);
-
-	wr(&l, DIVIDE, DIVIDE_BY_1);
-	wr(&l, LVT_TIMER, 0x41);
-	wr_at(&l, INITIAL, 1000, 0);
-	wr_at(&l, DIVIDE, 0, 400); /* by 2; 600 ticks left */
-	cr_assert_eq(rd_at(&l, CURRENT, 400), 600);
-	cr_assert_eq(effect(HV_LAPIC_SET_TIMER)->deadline, 400 + 1200);
-}
-
-Test(lapic, tsc_deadline)
-{
-	struct hv_lapic l = ready(0);
-
-	cr_assert(wr(&l, HV_MSR_TSC_DEADLINE, 5000));
-	cr_assert_eq(rd(&l, HV_MSR_TSC_DEADLINE), 0, "ignored in the other modes");
-	wr(&l, LVT_TIMER, 2u << 17 | 0xec);
-	wr(&l, INITIAL, 77);
-	cr_assert_eq(rd(&l, INITIAL), 0, "ignored in deadline mode");
-	cr_assert(wr_at(&l, HV_MSR_TSC_DEADLINE, 5000, 1000));
-	cr_assert_eq(effect(HV_LAPIC_SET_TIMER)->deadline, 5000);
-	cr_assert_eq(rd(&l, HV_MSR_TSC_DEADLINE), 5000);
-	cr_assert_eq(rd_at(&l, CURRENT, 2000), 0);
-	fx.count = 0;
-	hv_lapic_timer(&l, 5000, &fx);
-	cr_assert_eq(hv_lapic_pending(&l), 0xec);
-	cr_assert_eq(rd(&l, HV_MSR_TSC_DEADLINE), 0);
-	hv_lapic_ack(&l, 0xec);
-	wr(&l, EOI, 0);
-	cr_assert(wr_at(&l, HV_MSR_TSC_DEADLINE, 5999, 6000));
-	cr_assert_eq(hv_lapic_pending(&l), 0xec, "a deadline in the past fires at once");
-	hv_lapic_ack(&l, 0xec);
-	wr(&l, EOI, 0);
-	wr_at(&l, HV_MSR_TSC_DEADLINE, 9000, 6000);
-	wr_at(&l, HV_MSR_TSC_DEADLINE, 0, 6000);
-	fx.count = 0;
-	hv_lapic_timer(&l, 9999, &fx);
-	cr_assert_eq(hv_lapic_pending(&l), -1, "disarmed by 0");
-	wr_at(&l, HV_MSR_TSC_DEADLINE, 9000, 6000);
-	wr(&l, LVT_TIMER, 0xec);
-	cr_assert_eq(effect(HV_LAPIC_SET_TIMER)->deadline, 0, "leaving the mode disarms");
-}
-
-Test(lapic, masked_timer_expires_silently)
-{
-	struct hv_lapic l = ready(0);
-
-	wr(&l, LVT_TIMER, 2u << 17 | 1u << 16 | 0xec);
-	wr_at(&l, HV_MSR_TSC_DEADLINE, 50, 10);
-	fx.count = 0;
-	hv_lapic_timer(&l, 60, &fx);
-	cr_assert_eq(hv_lapic_pending(&l), -1);
-	cr_assert_eq(rd(&l, HV_MSR_TSC_DEADLINE), 0);
 }
 
 /* --- xAPIC page --- */

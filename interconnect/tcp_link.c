@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * interconnect/tcp_link.c - links: their life and the receiving half of tcp and shm.
+ *
+ * What      One buffer per link; messages are delivered from it, or from the ring, in place.
+ * Owns      Links and their sockets.
+ * Threads   The one inside progress.
+ * I/O       recv that does not block.
+ * Limits    A peer that is silent for 5 s with data under way is lost (TCP_USER_TIMEOUT, RFC 5482).
+ */
+#include "interconnect/tcp.h"
+
+#include "base/assert.h"
+#include "base/log.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static void socket_tune(int fd)
+{
+	static const struct {
+		int level, name, value;
+	} options[] = {
+		{ IPPROTO_TCP, TCP_NODELAY, 1 },	  { SOL_SOCKET, SO_KEEPALIVE, 1 },
+		{ IPPROTO_TCP, TCP_KEEPIDLE, 1 },	  { IPPROTO_TCP, TCP_KEEPINTVL, 1 },
+		{ IPPROTO_TCP, TCP_KEEPCNT, 5 },	  { IPPROTO_TCP, TCP_USER_TIMEOUT, 5000 },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(options); i++)
+		if (setsockopt(fd, options[i].level, options[i].name, &options[i].value, sizeof(int)))
+			log_debug("tcp: option %d errno %d", options[i].name, errno);
+}
+
+struct tcp_link *tcp_link_new(struct tcp *t, int fd, enum tcp_phase phase, uint32_t events)
+{
+	struct tcp_link *l = malloc(sizeof(*l));
+	struct epoll_event ev = { .events = events, .data.ptr = l };
+	unsigned slot = 0;
+
+	while (slot < TCP_LINKS_MAX && t->links[slot])
+		slot++;
+	if (!l || slot == TCP_LINKS_MAX || epoll_ctl(t->epoll_fd, EPOLL_CTL_ADD, fd, &ev)) {
+		free(l);
+		close(fd);
+		return NULL;
+	}
+	if (!t->local)
+		socket_tune(fd);
+	memset(l, 0, offsetof(struct tcp_link, rx));
+	l->fd = fd;
+	l->slot = slot;
+	l->phase = phase;
+	l->peer = NODE_NONE;
+	l->passed_fd = -1;
+	t->links[slot] = l;
+	t->handshakes++;
+	t->slow = true;
+	return l;
+}
+
+void tcp_link_free(struct tcp *t, struct tcp_link *l)
+{
+	if (l->phase == TCP_OPEN) {
+		struct tcp_peer *p = &t->peers[l->peer];
+
+		pthread_mutex_lock(&t->up_lock);
+		t->up[l->up_slot] = t->up[--t->up_count];
+		t->up[l->up_slot]->up_slot = l->up_slot;
+		pthread_mutex_unlock(&t->up_lock);
+		pthread_mutex_lock(&p->tx_lock);
+		p->tx_fd = -1;
+		p->shm = NULL;
+		p->tx_head = p->tx_tail = 0;
+		p->tx_queued = p->tx_armed = false;
+		p->link = NULL;
+		pthread_mutex_unlock(&p->tx_lock);
+	} else {
+		t->handshakes--;
+	}
+	t->links[l->slot] = NULL;
+	if (l->shm)
+		shm_unmap(l->shm);
+	if (l->passed_fd >= 0)
+		close(l->passed_fd);
+	close(l->fd);
+	free(l);
+}
+
+void tcp_link_open(struct tcp *t, struct tcp_link *l, uint32_t epoch)
+{
+	struct tcp_peer *p = &t->peers[l->peer];
+	struct epoll_event ev = { .events = EPOLLIN, .data.ptr = l };
+
+	ASSERT(!p->link);
+	t->handshakes--;
+	l->phase = TCP_OPEN;
+	l->epoch = epoch;
+	l->rx_seq = 0;
+	pthread_mutex_lock(&t->up_lock);
+	l->up_slot = t->up_count;
+	t->up[t->up_count++] = l;
+	pthread_mutex_unlock(&t->up_lock);
+	if (epoll_ctl(t->epoll_fd, EPOLL_CTL_MOD, l->fd, &ev))
+		log_error("tcp: epoll_ctl errno %d", errno);
+	pthread_mutex_lock(&p->tx_lock);
+	p->link = l;
+	p->tx_epoch = epoch;
+	p->tx_seq = 0;
+	p->tx_head = p->tx_tail = 0;
+	p->tx_fd = l->fd;
+	p->shm = l->shm;
+	pthread_mutex_unlock(&p->tx_lock);
+	t->backlog = true; /* frames may have come behind the last handshake record */
+	if (ic_peer_proven(&p->life, epoch) & IC_FX_UP)
+		ic_peer_changed(t->f, l->peer, IC_PEER_UP);
+}
+
+static void link_lost(struct tcp *t, struct tcp_link *l)
+{
+	node_id peer = l->peer;
+
+	tcp_link_free(t, l);
+	if (ic_peer_link_lost(&t->peers[peer].life) & IC_FX_DOWN)
+		ic_peer_changed(t->f, peer, IC_PEER_DOWN);
+}
+
+/* recv that keeps a descriptor which came along; local links, while the handshake lasts. */
+static ssize_t recv_fd(struct tcp_link *l, void *buf, size_t len)
+{
+	union {
+		char bytes[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct iovec iov = { buf, len };
+	struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+			     .msg_controllen = sizeof(control) };
+	ssize_t n = recvmsg(l->fd, &mh, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	struct cmsghdr *c = n < 0 ? NULL : CMSG_FIRSTHDR(&mh);
+
+	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
+	    c->cmsg_len == CMSG_LEN(sizeof(int))) {
+		if (l->passed_fd >= 0)
+			close(l->passed_fd);
+		memcpy(&l->passed_fd, CMSG_DATA(c), sizeof(int));
+	}
+	return n;
+}
+
+int tcp_link_read(struct tcp *t, struct tcp_link *l)
+{
+	ssize_t n;
+	size_t room;
+
+	if (l->rx_start == l->rx_end) {
+		l->rx_start = l->rx_end = 0;
+	} else if (sizeof(l->rx) - l->rx_start < IC_FRAME_MAX) {
+		memmove(l->rx, l->rx + l->rx_start, l->rx_end - l->rx_start);
+		l->rx_end -= l->rx_start;
+		l->rx_start = 0;
+	}
+	room = sizeof(l->rx) - l->rx_end;
+	if (!room)
+		return 0;
+	do
+		n = t->local && !l->shm ? recv_fd(l, l->rx + l->rx_end, room) :
+					  recv(l->fd, l->rx + l->rx_end, room, MSG_DONTWAIT);
+	while (n < 0 && errno == EINTR);
+	if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+		return 0;
+	if (n <= 0)
+		return -EPIPE;
+	l->rx_end += (size_t)n;
+	return (int)n;
+}
+
+/* Delivers whole frames.  Their number, or -EPROTO. */
+static int link_deliver(struct tcp *t, struct tcp_link *l, unsigned budget)
+{
+	unsigned done = 0;
+
+	while (done < budget) {
+		const uint8_t *at = l->rx + l->rx_start;
+		struct ic_frame fr;
+		struct ic_msg msg;
+		enum ic_frame_verdict v = ic_frame_decode(at, l->rx_end - l->rx_start, IC_PORTS, l->epoch,
+							  l->rx_seq, &fr);
+
+		if (v == IC_FRAME_BAD)
+			return -EPROTO;
+		if (v == IC_FRAME_SHORT)
+			return (int)done;
+		msg = (struct ic_msg){ .port = fr.port,
+				       .body_len = fr.body_len,
+				       .data_len = fr.data_len,
+				       .body = at + IC_FRAME_HEADER,
+				       .data = at + IC_FRAME_HEADER + fr.body_len };
+		l->rx_seq++;
+		l->rx_start += ic_frame_size(&fr);
+		ic_deliver(t->f, l->peer, &msg);
+		done++;
+	}
+	t->backlog = true;
+	return (int)done;
+}
+
+/*
+ * The same from a ring.  Header and body are copied before they are looked at, since the other side can still
+ * write there; the data is only ever copied as a whole by whoever wants it.
+ */
+static int ring_deliver(struct tcp *t, struct tcp_link *l, unsigned budget)
+{
+	unsigned done = 0;
+
+	while (done < budget) {
+		uint8_t head[IC_FRAME_HEADER + IC_FRAME_BODY_MAX];
+		const uint8_t *at;
+		struct ic_frame fr;
+		struct ic_msg msg;
+		int len = shm_peek(l->shm, &at);
+
+		if (!len)
+			return (int)done;
+		if (len < (int)IC_FRAME_HEADER)
+			return -EPROTO; /* frames are put as a whole */
+		memcpy(head, at, IC_FRAME_HEADER);
+		if (ic_frame_decode(head, (size_t)len, IC_PORTS, l->epoch, l->rx_seq, &fr) != IC_FRAME_OK)
+			return -EPROTO;
+		memcpy(head + IC_FRAME_HEADER, at + IC_FRAME_HEADER, fr.body_len);
+		msg = (struct ic_msg){ .port = fr.port,
+				       .body_len = fr.body_len,
+				       .data_len = fr.data_len,
+				       .body = head + IC_FRAME_HEADER,
+				       .data = at + IC_FRAME_HEADER + fr.body_len };
+		l->rx_seq++;
+		ic_deliver(t->f, l->peer, &msg);
+		shm_consume(l->shm, ic_frame_size(&fr));
+		done++;
+	}
+	t->backlog = true;
+	return (int)done;
+}
+
+/* A local link: the ring, and the socket when epoll says so (bells, the end). */
+static int local_pump(struct tcp *t, struct tcp_link *l, unsigned budget, bool socket)
+{
+	int got = 0, done;
+
+	if (socket) {
+		got = tcp_link_read(t, l);
+		l->rx_start = l->rx_end = 0; /* a bell says nothing but "wake" */
+	}
+	do /* at the end, whatever is left */
+		done = ring_deliver(t, l, budget);
+	while (got < 0 && done == (int)budget);
+	if (done == -EPROTO)
+		ic_refused(t->f, IC_REFUSED_GARBAGE, "bytes in an open ring");
+	if (done < 0 || got < 0)
+		link_lost(t, l);
+	return done < 0 ? 0 : done;
+}
+
+/* One round of an open link; may free it.  Messages delivered. */
+int tcp_link_pump(struct tcp *t, struct tcp_link *l, unsigned budget, bool socket)
+{
+	struct tcp_peer *p = &t->peers[l->peer];
+	int done, more, got;
+
+	if (l->shm)
+		return local_pump(t, l, budget, socket);
+	if (p->tx_queued)
+		tcp_flush(t, p);
+	done = link_deliver(t, l, budget);
+	if (done >= 0 && (unsigned)done == budget)
+		return done;
+	got = done < 0 ? done : tcp_link_read(t, l);
+	if (!got)
+		return done;
+	if (got > 0) {
+		more = link_deliver(t, l, budget - (unsigned)done);
+		if (more >= 0)
+			return done + more;
+		got = more;
+	}
+	if (got == -EPROTO)
+		ic_refused(t->f, IC_REFUSED_GARBAGE, "bytes on an open link");
+	link_lost(t, l);
+	return done < 0 ? 0 : done;
+}

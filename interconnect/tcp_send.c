@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * interconnect/tcp_send.c - the sending half of tcp and shm.
+ *
+ * What      Header, body and data leave with one vectored call straight from the sender's thread; what the socket
+ *           does not take goes to a bounded queue, which progress flushes.  A local peer has its ring instead.
+ * Threads   Any, under tx_lock of the peer.
+ * I/O       sendmsg that does not block.
+ * Limits    TCP_TX_BYTES per peer (SHM_RING_BYTES when local), then -EAGAIN.
+ */
+#include "interconnect/tcp.h"
+
+#include "base/log.h"
+
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+static uint32_t ring_used(const struct tcp_peer *p)
+{
+	return p->tx_head - p->tx_tail;
+}
+
+static void ring_put(struct tcp_peer *p, const void *bytes, size_t len)
+{
+	size_t at = p->tx_head % TCP_TX_BYTES, first = TCP_TX_BYTES - at;
+
+	if (!len)
+		return; /* then bytes may be NULL */
+	if (first > len)
+		first = len;
+	memcpy(p->tx_ring + at, bytes, first);
+	memcpy(p->tx_ring, (const uint8_t *)bytes + first, len - first);
+	p->tx_head += (uint32_t)len;
+}
+
+static void tx_arm(struct tcp *t, struct tcp_peer *p, bool on)
+{
+	struct epoll_event ev = { .events = EPOLLIN | (on ? EPOLLOUT : 0), .data.ptr = p->link };
+
+	if (p->tx_armed == on)
+		return;
+	p->tx_armed = on;
+	if (epoll_ctl(t->epoll_fd, EPOLL_CTL_MOD, p->tx_fd, &ev))
+		log_error("tcp: epoll_ctl errno %d", errno);
+}
+
+/* The socket is dead: progress will read its end and tear the link down. */
+static void tx_break(struct tcp_peer *p)
+{
+	shutdown(p->tx_fd, SHUT_RDWR);
+}
+
+/* Writes as much of the queue as the socket takes. */
+static void tx_flush(struct tcp *t, struct tcp_peer *p)
+{
+	while (ring_used(p)) {
+		size_t at = p->tx_tail % TCP_TX_BYTES, len = ring_used(p);
+		size_t first = len < TCP_TX_BYTES - at ? len : TCP_TX_BYTES - at;
+		struct iovec iov[2] = { { p->tx_ring + at, first }, { p->tx_ring, len - first } };
+		struct msghdr mh = { .msg_iov = iov, .msg_iovlen = 2 };
+		ssize_t n = sendmsg(p->tx_fd, &mh, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0) {
+			if (errno != EAGAIN)
+				tx_break(p);
+			break;
+		}
+		p->tx_tail += (uint32_t)n;
+	}
+	tx_arm(t, p, ring_used(p) != 0);
+	p->tx_queued = ring_used(p) != 0;
+}
+
+/* tx_lock held, queue empty.  What the socket does not take goes to the queue. */
+static void tx_direct(struct tcp *t, struct tcp_peer *p, struct iovec *iov, size_t total)
+{
+	struct msghdr mh = { .msg_iov = iov, .msg_iovlen = 3 };
+	ssize_t n;
+	size_t sent;
+
+	do
+		n = sendmsg(p->tx_fd, &mh, MSG_DONTWAIT | MSG_NOSIGNAL);
+	while (n < 0 && errno == EINTR);
+	if (n < 0 && errno != EAGAIN) {
+		tx_break(p);
+		return;
+	}
+	sent = n < 0 ? 0 : (size_t)n;
+	if (sent == total)
+		return;
+	for (int i = 0; i < 3; i++) {
+		size_t skip = sent < iov[i].iov_len ? sent : iov[i].iov_len;
+
+		ring_put(p, (uint8_t *)iov[i].iov_base + skip, iov[i].iov_len - skip);
+		sent -= skip;
+	}
+	p->tx_queued = true;
+	tx_arm(t, p, true);
+}
+
+/* tx_lock held.  The local way: no queue but the ring itself. */
+static int tx_ring(struct tcp_peer *p, const struct iovec *iov)
+{
+	int err = shm_put(p->shm, iov, 3);
+
+	if (err == -EPROTO)
+		tx_break(p);
+	else if (!err && shm_bell_wanted(p->shm) &&
+		 send(p->tx_fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+		log_debug("shm: bell errno %d", errno);
+	return err == -EPROTO ? -ENOTCONN : err;
+}
+
+int tcp_send(void *priv, node_id to, const struct ic_msg *msg)
+{
+	struct tcp *t = priv;
+	struct tcp_peer *p = &t->peers[to];
+	struct ic_frame fr = { .port = (uint8_t)msg->port, .body_len = msg->body_len, .data_len = msg->data_len };
+	uint8_t header[IC_FRAME_HEADER];
+	struct iovec iov[3] = { { header, sizeof(header) },
+				{ (void *)(uintptr_t)msg->body, msg->body_len },
+				{ (void *)(uintptr_t)msg->data, msg->data_len } };
+	size_t total = ic_frame_size(&fr);
+	int err = 0;
+
+	pthread_mutex_lock(&p->tx_lock);
+	if (p->tx_fd < 0) {
+		err = -ENOTCONN;
+	} else if (ring_used(p) && TCP_TX_BYTES - ring_used(p) < total) {
+		err = -EAGAIN;
+	} else {
+		fr.epoch = p->tx_epoch;
+		fr.seq = p->tx_seq;
+		ic_frame_encode(&fr, header);
+		if (p->shm)
+			err = tx_ring(p, iov);
+		else if (!ring_used(p))
+			tx_direct(t, p, iov, total);
+		else
+			for (int i = 0; i < 3; i++)
+				ring_put(p, iov[i].iov_base, iov[i].iov_len);
+		p->tx_seq += !err;
+	}
+	pthread_mutex_unlock(&p->tx_lock);
+	if (err)
+		return err;
+	ic_count(&t->f->count.msgs_sent, 1);
+	ic_count(&t->f->count.bytes_sent, (uint64_t)msg->body_len + msg->data_len);
+	if (msg->data_len == IC_DATA_MAX)
+		ic_count(&t->f->count.pages_sent, 1);
+	return 0;
+}
+
+void tcp_flush(struct tcp *t, struct tcp_peer *p)
+{
+	pthread_mutex_lock(&p->tx_lock);
+	if (p->tx_fd >= 0)
+		tx_flush(t, p);
+	pthread_mutex_unlock(&p->tx_lock);
+}
