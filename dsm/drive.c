@@ -30,11 +30,18 @@ struct timer {
 	uint32_t page;
 };
 
+/* Messages to one peer that leave together: up to BATCH bodies, a page only beside the last. */
+#define BATCH (IC_BODY_MAX / WIRE_MSG_BYTES)
+struct batch {
+	node_id to;
+	uint16_t body_len;
+	uint8_t body[BATCH * WIRE_MSG_BYTES];
+};
+
 struct unsent {
 	struct unsent *next;
-	uint16_t data_len;
-	uint8_t body[WIRE_MSG_BYTES];
-	uint8_t data[]; /* data_len */
+	uint16_t body_len, data_len;
+	uint8_t bytes[]; /* body, data */
 };
 
 struct drive {
@@ -49,6 +56,7 @@ struct drive {
 	unsigned unmapped_count;
 	struct timer *heap; /* smallest at_ns first */
 	unsigned timers, timers_room;
+	struct batch batch; /* empty between events */
 	struct {
 		struct unsent *head, **tail;
 	} unsent[NODES_MAX];
@@ -156,10 +164,11 @@ static void timer_arm(struct dsm *d, uint32_t page, uint64_t at_ns)
 
 /* --- sending ----------------------------------------------------------------------------------------- */
 
-static int fabric_send(struct dsm *d, node_id to, const uint8_t *body, const void *data, uint16_t data_len)
+static int fabric_send(struct dsm *d, node_id to, const void *body, uint16_t body_len, const void *data,
+		       uint16_t data_len)
 {
 	struct ic_msg msg = { .port = IC_PORT_DSM,
-			      .body_len = WIRE_MSG_BYTES,
+			      .body_len = body_len,
 			      .data_len = data_len,
 			      .body = body,
 			      .data = data };
@@ -167,19 +176,19 @@ static int fabric_send(struct dsm *d, node_id to, const uint8_t *body, const voi
 	return ic_send(d->fabric, to, &msg);
 }
 
-static void unsent_add(struct drive *dr, node_id to, const uint8_t *body, const void *data,
-		       uint16_t data_len)
+static void unsent_add(struct drive *dr, const struct batch *b, const void *data, uint16_t data_len)
 {
-	struct unsent *u = malloc(sizeof(*u) + data_len);
+	struct unsent *u = malloc(sizeof(*u) + b->body_len + data_len);
 
 	ASSERT(u);
 	u->next = NULL;
+	u->body_len = b->body_len;
 	u->data_len = data_len;
-	memcpy(u->body, body, sizeof(u->body));
+	memcpy(u->bytes, b->body, b->body_len);
 	if (data_len)
-		memcpy(u->data, data, data_len);
-	*dr->unsent[to].tail = u;
-	dr->unsent[to].tail = &u->next;
+		memcpy(u->bytes + b->body_len, data, data_len);
+	*dr->unsent[b->to].tail = u;
+	dr->unsent[b->to].tail = &u->next;
 	atomic_fetch_add(&dr->unsent_count, 1);
 }
 
@@ -203,26 +212,41 @@ static void unsent_flush(struct dsm *d)
 		while (dr->unsent[n].head) {
 			struct unsent *u = dr->unsent[n].head;
 
-			if (fabric_send(d, (node_id)n, u->body, u->data, u->data_len) == -EAGAIN)
+			if (fabric_send(d, (node_id)n, u->bytes, u->body_len, u->bytes + u->body_len,
+					u->data_len) == -EAGAIN)
 				break;
 			unsent_pop(dr, (node_id)n);
 		}
 }
 
-static void fx_send(struct dsm *d, const struct proto_effect *fx)
+static void batch_send(struct dsm *d, const void *data, uint16_t data_len)
 {
 	struct drive *dr = d->drive;
-	uint8_t body[WIRE_MSG_BYTES];
-	bool page = fx->msg.bytes == PROTO_BYTES_PAGE;
-	uint16_t data_len = page ? PAGE_SIZE : 0;
-	const void *data = page ? frame_of(d, dir_gfn(&d->dir, fx->msg.page)) : NULL;
+	struct batch *b = &dr->batch;
 
-	wire_encode(&fx->msg, body);
-	if (page)
-		count_one(&d->count.pages_sent);
+	if (!b->body_len)
+		return;
 	/* Order per peer: nothing overtakes what was pushed back before. */
-	if (dr->unsent[fx->to].head || fabric_send(d, fx->to, body, data, data_len) == -EAGAIN)
-		unsent_add(dr, fx->to, body, data, data_len);
+	if (dr->unsent[b->to].head ||
+	    fabric_send(d, b->to, b->body, b->body_len, data, data_len) == -EAGAIN)
+		unsent_add(dr, b, data, data_len);
+	b->body_len = 0;
+}
+
+/* A page leaves at once, as it is now; other messages wait for company until the event is done. */
+static void fx_send(struct dsm *d, const struct proto_effect *fx)
+{
+	struct batch *b = &d->drive->batch;
+
+	if (b->body_len == sizeof(b->body) || (b->body_len && b->to != fx->to))
+		batch_send(d, NULL, 0);
+	b->to = fx->to;
+	wire_encode(&fx->msg, b->body + b->body_len);
+	b->body_len += WIRE_MSG_BYTES;
+	if (fx->msg.bytes != PROTO_BYTES_PAGE)
+		return;
+	count_one(&d->count.pages_sent);
+	batch_send(d, frame_of(d, dir_gfn(&d->dir, fx->msg.page)), PAGE_SIZE);
 }
 
 /* --- effects ----------------------------------------------------------------------------------------- */
@@ -333,6 +357,13 @@ static void step(struct dsm *d, struct proto_event *ev)
 	dr->unmapped_count = 0;
 }
 
+/* The same, and what it had to say leaves.  For events that come alone. */
+static void event(struct dsm *d, struct proto_event *ev)
+{
+	step(d, ev);
+	batch_send(d, NULL, 0);
+}
+
 /* --- events ------------------------------------------------------------------------------------------ */
 
 /* True when a request may go out.  False: frames are on their way out; DROP calls waiters_room. */
@@ -360,17 +391,18 @@ void drive_request(struct dsm *d, struct waiter *w, unsigned retry)
 
 	if (!cache_make_room(d)) {
 		w->no_room = true;
+		batch_send(d, NULL, 0);
 		return;
 	}
 	d->drive->asker = w;
-	step(d, &ev);
+	event(d, &ev);
 }
 
 void map_revoked(struct dsm *d, uint32_t page)
 {
 	struct proto_event ev = { .kind = PROTO_EV_UNMAPPED, .page = page };
 
-	step(d, &ev);
+	event(d, &ev);
 }
 
 void drive_peer_lost(struct dsm *d, node_id peer)
@@ -380,27 +412,42 @@ void drive_peer_lost(struct dsm *d, node_id peer)
 	if (peer >= d->nodes || peer == d->self)
 		return;
 	dsm_lock(d);
-	step(d, &ev);
+	event(d, &ev);
 	while (d->drive->unsent[peer].head)
 		unsent_pop(d->drive, peer);
 	dsm_unlock(d);
 }
 
-static void on_message(void *arg, node_id from, const struct ic_msg *msg)
+/* One message of a batch; `data` is the page beside it, if any. */
+static void message_step(struct dsm *d, node_id from, const uint8_t *body, const void *data)
 {
-	struct dsm *d = arg;
 	struct proto_event ev = { .kind = PROTO_EV_MESSAGE, .from = from };
 
-	if (!wire_decode(msg->body, msg->body_len, msg->data_len, &ev.msg) ||
+	if (!wire_decode(body, WIRE_MSG_BYTES, data ? PAGE_SIZE : 0, &ev.msg) ||
 	    ev.msg.page >= d->dir.pages) {
 		count_one(&d->count.refused);
 		return;
 	}
 	if (ev.msg.kind == PROTO_INV || ev.msg.kind == PROTO_FWD_WRITE)
 		count_one(&d->count.invalidations_received);
-	dsm_lock(d);
-	d->drive->data = msg->data_len ? msg->data : NULL;
+	d->drive->data = data;
 	step(d, &ev);
+}
+
+static void on_message(void *arg, node_id from, const struct ic_msg *msg)
+{
+	struct dsm *d = arg;
+	const uint8_t *body = msg->body, *last;
+
+	if (!msg->body_len || msg->body_len % WIRE_MSG_BYTES || (msg->data_len && msg->data_len != PAGE_SIZE)) {
+		count_one(&d->count.refused);
+		return;
+	}
+	last = body + msg->body_len - WIRE_MSG_BYTES;
+	dsm_lock(d);
+	for (; body <= last; body += WIRE_MSG_BYTES)
+		message_step(d, from, body, body == last && msg->data_len ? msg->data : NULL);
+	batch_send(d, NULL, 0);
 	dsm_unlock(d);
 }
 
@@ -416,6 +463,7 @@ static void timers_fire(struct dsm *d)
 
 		step(d, &ev);
 	}
+	batch_send(d, NULL, 0);
 	atomic_store(&dr->next_timer_ns, dr->timers ? dr->heap[0].at_ns : UINT64_MAX);
 }
 

@@ -101,6 +101,11 @@ struct dsm {
 
 void dsm_lock(struct dsm *d);
 void dsm_unlock(struct dsm *d);
+/*
+ * Asks for a scheduling slice of the calling thread: with a short one it runs sooner after it was woken, and who
+ * waits for the CPU it runs on waits shorter (EEVDF, Linux 6.12; without effect before).
+ */
+void thread_slice(uint64_t slice_ns);
 static inline uint8_t *frame_of(struct dsm *d, gfn_t gfn)
 {
 	return d->alias + (gfn << PAGE_SHIFT);

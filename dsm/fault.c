@@ -6,7 +6,8 @@
  *           costs no thread switch; then it sleeps on a futex and the net thread does the work.
  * Owns      The waiters (on their threads' stacks, linked under dsm.lock) and, per thread, which pages it
  *           asked for lately.
- * Threads   Users; not the one inside ic_progress.
+ * Threads   Users; not the one inside ic_progress.  The first remote wait of a thread gives it a short scheduling
+ *           slice (SLICE_NS), for good.
  */
 #include "dsm/dsm_priv.h"
 
@@ -20,6 +21,10 @@
 
 /* How long a waiter polls before it sleeps: longer than a peer's wake-up takes, shorter than a hiccup. */
 #define POLL_NS (2 * NS_PER_MS)
+#define CONTENDED_NS (50 * NS_PER_US)
+/* Slice of a thread that waits for remote pages: where CPUs are short, a page is held up by the slices of all who
+ * have to let go of it. */
+#define SLICE_NS (300 * NS_PER_US)
 #define ROOM_NS NS_PER_MS /* how long to wait for room before asking again */
 
 /* --- waiters ---------------------------------------------------------------------------------------- */
@@ -109,16 +114,33 @@ static void sleep_until(struct waiter *w, uint64_t deadline_ns)
 			FUTEX_BITSET_MATCH_ANY);
 }
 
+/* True when the yield let somebody else run for a while: then this CPU has better to do than to poll. */
+static bool yield_contended(uint64_t *now_ns)
+{
+	uint64_t before = clock_now_ns();
+
+	sched_yield();
+	*now_ns = clock_now_ns();
+	return *now_ns - before > CONTENDED_NS;
+}
+
 /* Until the waiter is finished or the deadline passes; without locks. */
 static void wait_for(struct dsm *d, struct waiter *w, uint64_t deadline_ns)
 {
+	static _Thread_local bool sliced;
 	uint64_t now = clock_now_ns(), poll_until = now + POLL_NS;
+	bool contended = false;
 
+	if (!sliced) {
+		thread_slice(SLICE_NS);
+		sliced = true;
+	}
 	drive_poller_enter(d);
-	while (still_waiting(w) && now < poll_until && now < deadline_ns) {
-		if (!drive_poll(d) && still_waiting(w))
-			sched_yield();
-		now = clock_now_ns();
+	while (still_waiting(w) && !contended && now < poll_until && now < deadline_ns) {
+		if (drive_poll(d))
+			now = clock_now_ns();
+		else if (still_waiting(w))
+			contended = yield_contended(&now);
 	}
 	drive_poller_leave(d);
 	if (still_waiting(w))

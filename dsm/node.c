@@ -86,11 +86,8 @@ static void memory_close(struct dsm *d)
 
 /* --- net thread ------------------------------------------------------------------------------------- */
 
-/*
- * A short slice makes the scheduler prefer a woken net thread to a running vCPU (EEVDF, Linux 6.12; harmless
- * before).  The structure is the kernel's, include/uapi/linux/sched/types.h.
- */
-static void net_be_prompt(void)
+/* The structure is the kernel's, include/uapi/linux/sched/types.h. */
+void thread_slice(uint64_t slice_ns)
 {
 	struct {
 		uint32_t size, policy;
@@ -98,11 +95,10 @@ static void net_be_prompt(void)
 		int32_t nice;
 		uint32_t priority;
 		uint64_t runtime, deadline, period;
-	} attr = { .size = sizeof(attr), .policy = SCHED_OTHER, .runtime = SLICE_NS };
+	} attr = { .size = sizeof(attr), .policy = SCHED_OTHER, .runtime = slice_ns };
 
 	if (syscall(SYS_sched_setattr, 0, &attr, 0))
 		log_debug("dsm: sched_setattr errno %d", errno);
-	prctl(PR_SET_TIMERSLACK, 1000, 0, 0, 0);
 }
 
 static void *net_run(void *arg)
@@ -111,7 +107,8 @@ static void *net_run(void *arg)
 	uint64_t last = 0, now, due;
 
 	log_set_thread("net");
-	net_be_prompt();
+	thread_slice(SLICE_NS);
+	prctl(PR_SET_TIMERSLACK, 1000, 0, 0, 0);
 	while (!atomic_load_explicit(&d->closing, memory_order_relaxed)) {
 		now = clock_now_ns();
 		if (drive_poll(d)) {

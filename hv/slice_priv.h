@@ -87,6 +87,7 @@ struct hv_cpu {
 	bool halted;
 	/* the timer thread reads */
 	_Atomic uint64_t deadline_ns; /* while in the engine: kick at; else HV_NEVER */
+	bool in_engine; /* the vCPU thread only: a page fault in there may deliver messages, to itself too */
 	/* an access to another node's device under way: bus.c */
 	_Atomic uint32_t io_word; /* futex: low bits of the id that was answered */
 	uint32_t io_seq;

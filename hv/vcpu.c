@@ -41,7 +41,7 @@ void hv_cpu_kick(struct hv_cpu *c)
 		return; /* somebody else's kick is under way, and it has not looked yet */
 	if (old & WORD_ASLEEP)
 		syscall(SYS_futex, &c->mail.word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
-	else if (!c->runs || !pthread_equal(pthread_self(), c->thread))
+	else if (!c->runs || !pthread_equal(pthread_self(), c->thread) || c->in_engine)
 		c->slice->engine->kick(c->engine_vcpu);
 }
 
@@ -258,7 +258,9 @@ static void run_guest(struct hv_cpu *c, struct hv_exit *exit, bool window)
 	atomic_store(&c->deadline_ns, at);
 	if (at != HV_NEVER)
 		hv_timer_armed(c->slice, at);
+	c->in_engine = true;
 	c->slice->engine->run(c->engine_vcpu, exit, window);
+	c->in_engine = false;
 	atomic_store_explicit(&c->deadline_ns, HV_NEVER, memory_order_relaxed);
 }
 

@@ -171,7 +171,7 @@ struct proto_config {
 	unsigned requests;
 	uint64_t hold_ns;     /* a granted page stays at least this long; doubled per retry ... */
 	uint64_t hold_max_ns; /* ... up to this; at most PROTO_HOLD_LIMIT_NS */
-	uint8_t mig_evidence; /* read-then-upgrade by alternating nodes seen so often makes it migratory; 0: never */
+	uint8_t mig_evidence; /* upgrades by alternating nodes that make a page migratory; 0: never */
 	uint8_t mig_probe;    /* after so many exclusive grants on read, one plain read to see if it still holds */
 };
 
@@ -187,7 +187,7 @@ void proto_config_default(struct proto_config *cfg);
 /* At every node, per page of guest RAM.  All zero: no right. */
 struct proto_page {
 	uint8_t right : 2; /* enum proto_right; what is mapped, or will be when the UNMAP in flight is complete */
-	uint8_t owner : 1; /* this node answers for the bytes; means something where right does and the home is another */
+	uint8_t owner : 1; /* it answers for the bytes; meaningful where right is not none, home elsewhere */
 	uint8_t busy : 1;  /* low is an index into flight[]; else high:low is when the hold ends */
 	uint8_t high : 4;
 	uint8_t low[2]; /* little endian */

@@ -94,8 +94,9 @@ static void queue_forget_evict(struct proto *p, struct proto_home *h, node_id no
 
 /*
  * A page that one node after the other reads and then writes is migratory: granting it for writing at once
- * saves the upgrade (Cox and Fowler; Stenstroem, Brorsson and Sandberg, both 1993).  What shows it: an upgrade by
- * the only sharer, who is not the last writer (the owner).  A reader beside others shows the contrary.
+ * saves the upgrade (Cox and Fowler; Stenstroem, Brorsson and Sandberg, both 1993).  What shows it: an
+ * upgrade by the only sharer, who is not the last writer (the owner).  A reader beside others shows the
+ * contrary.
  */
 static void migratory_upgrade(const struct proto *p, struct proto_home *h, bool migrates)
 {

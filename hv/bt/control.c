@@ -1,20 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * hv/bt/control.c - control and debug registers, descriptor table registers, TLB and cache instructions.
+ * hv/bt/control.c - control and debug registers, descriptor table registers, TLB and cache
+ * instructions.
  *
  * What      SDM vol 3 chapter 2 and vol 2 (MOV CR, MOV DR, LMSW, LGDT, INVLPG ...).
  * Threads   The vCPU thread, active as a DSM reader.
  * I/O       Guest memory only.
- * Limits    CR4 takes only what CPUID shows and this engine does.  Debug registers are storage: no hardware
- *           breakpoints.  Caches do not exist, so wbinvd and CR0.CD change nothing.
+ * Limits    CR4 takes only what CPUID shows and this engine does.  Debug registers are storage: no
+ * hardware breakpoints.  Caches do not exist, so wbinvd and CR0.CD change nothing.
  */
 #include "hv/bt/sysint.h"
 
-#define CR0_KNOWN (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG)
+#define CR0_KNOWN                                                                                  \
+	(CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | \
+	 CR0_PG)
 #define DR6_ONES 0xffff0ff0u
 #define DR6_KNOWN 0xe00fu
 #define DR7_ONES 0x400u
-#define DR7_KNOWN 0xffff2bffu
+#define DR7_KNOWN 0xffff23ffu
 #define DR7_GD 0x2000u
 
 /* --- control registers --- */
@@ -63,8 +66,8 @@ uint64_t bt_cr4_allowed(const struct bt_cpu *c)
 		uint8_t reg, bit; /* reg: 0 eax .. 3 edx */
 		uint64_t cr4;
 	} by_cpuid[] = {
-		{ 1, 3, 2, CR4_DE },	 { 1, 3, 3, CR4_PSE },	   { 1, 3, 4, CR4_TSD },
-		{ 1, 3, 6, CR4_PAE },	 { 1, 3, 7, CR4_MCE },	   { 1, 3, 13, CR4_PGE },
+		{ 1, 3, 2, CR4_DE },      { 1, 3, 3, CR4_PSE },    { 1, 3, 4, CR4_TSD },
+		{ 1, 3, 6, CR4_PAE },     { 1, 3, 7, CR4_MCE },    { 1, 3, 13, CR4_PGE },
 		{ 1, 3, 24, CR4_OSFXSR }, { 1, 3, 25, CR4_OSXMM }, { 7, 1, 0, CR4_FSGSBASE },
 	};
 	uint64_t allowed = CR4_PCE;
@@ -107,7 +110,8 @@ static enum bt_next write_cr8(struct bt_cpu *c, const struct bt_insn *i, uint64_
 SYS_FN(bt_sys_mov_cr)
 {
 	bool write = i->op[0].kind == 5;
-	unsigned cr = i->op[write ? 0 : 1].reg, gpr = i->op[write ? 1 : 0].reg, size = cpu_code64(c) ? 8 : 4;
+	unsigned cr = i->op[write ? 0 : 1].reg, gpr = i->op[write ? 1 : 0].reg,
+		 size = cpu_code64(c) ? 8 : 4;
 	uint64_t v = reg_read(c, gpr, size);
 	enum bt_res r = BT_OK;
 
@@ -116,7 +120,11 @@ SYS_FN(bt_sys_mov_cr)
 	if (c->cpl != 0)
 		return fault_gp0(c);
 	if (!write) {
-		v = cr == 0 ? c->cr0 : cr == 2 ? c->cr2 : cr == 3 ? c->cr3 : cr == 4 ? c->cr4 : c->cr8;
+		v = cr == 0   ? c->cr0
+		    : cr == 2 ? c->cr2
+		    : cr == 3 ? c->cr3
+		    : cr == 4 ? c->cr4
+			      : c->cr8;
 		reg_write(c, gpr, v, size);
 		return next_insn(c, i);
 	}
@@ -174,7 +182,8 @@ SYS_FN(bt_sys_clts)
 SYS_FN(bt_sys_mov_dr)
 {
 	bool write = i->op[0].kind == 6;
-	unsigned dr = i->op[write ? 0 : 1].reg, gpr = i->op[write ? 1 : 0].reg, size = cpu_code64(c) ? 8 : 4;
+	unsigned dr = i->op[write ? 0 : 1].reg, gpr = i->op[write ? 1 : 0].reg,
+		 size = cpu_code64(c) ? 8 : 4;
 	uint64_t v = reg_read(c, gpr, size);
 
 	if (dr > 7 || ((dr == 4 || dr == 5) && (c->cr4 & CR4_DE)))
@@ -194,8 +203,6 @@ SYS_FN(bt_sys_mov_dr)
 	}
 	if (dr >= 6 && v >> 32)
 		return fault_gp0(c);
-	if (dr < 4 && !va_canonical(v))
-		return fault_gp0(c);
 	if (dr == 6)
 		v = (v & DR6_KNOWN) | DR6_ONES;
 	else if (dr == 7)
@@ -205,7 +212,8 @@ SYS_FN(bt_sys_mov_dr)
 }
 
 /* --- descriptor table registers --- */
-static enum bt_next load_table(struct bt_cpu *c, const struct bt_insn *i, uint64_t *base, uint16_t *limit)
+static enum bt_next load_table(struct bt_cpu *c, const struct bt_insn *i, uint64_t *base,
+			       uint16_t *limit)
 {
 	unsigned size = cpu_code64(c) ? 8 : 4;
 	uint64_t b = 0;
@@ -231,7 +239,8 @@ static enum bt_next load_table(struct bt_cpu *c, const struct bt_insn *i, uint64
 	return next_insn(c, i);
 }
 
-static enum bt_next store_table(struct bt_cpu *c, const struct bt_insn *i, uint64_t base, uint16_t limit)
+static enum bt_next store_table(struct bt_cpu *c, const struct bt_insn *i, uint64_t base,
+				uint16_t limit)
 {
 	unsigned size = cpu_code64(c) ? 8 : 4;
 	gva_t va;
@@ -247,10 +256,22 @@ static enum bt_next store_table(struct bt_cpu *c, const struct bt_insn *i, uint6
 	return r ? BT_AGAIN : next_insn(c, i);
 }
 
-SYS_FN(bt_sys_lgdt) { return load_table(c, i, &c->gdt_base, &c->gdt_limit); }
-SYS_FN(bt_sys_lidt) { return load_table(c, i, &c->idt_base, &c->idt_limit); }
-SYS_FN(bt_sys_sgdt) { return store_table(c, i, c->gdt_base, c->gdt_limit); }
-SYS_FN(bt_sys_sidt) { return store_table(c, i, c->idt_base, c->idt_limit); }
+SYS_FN(bt_sys_lgdt)
+{
+	return load_table(c, i, &c->gdt_base, &c->gdt_limit);
+}
+SYS_FN(bt_sys_lidt)
+{
+	return load_table(c, i, &c->idt_base, &c->idt_limit);
+}
+SYS_FN(bt_sys_sgdt)
+{
+	return store_table(c, i, c->gdt_base, c->gdt_limit);
+}
+SYS_FN(bt_sys_sidt)
+{
+	return store_table(c, i, c->idt_base, c->idt_limit);
+}
 
 /* --- TLB and caches --- */
 SYS_FN(bt_sys_invlpg)

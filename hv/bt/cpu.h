@@ -240,6 +240,9 @@ enum bt_res bt_mem_write(struct bt_cpu *c, gva_t va, const void *src, unsigned s
 enum bt_res bt_mem_probe(struct bt_cpu *c, gva_t va, unsigned len, enum bt_access access);
 /* va -> gpa for code fetch; page present, executable and readable here. */
 enum bt_res bt_mmu_fetch(struct bt_cpu *c, gva_t va, gpa_t *out);
+/* Segment-relative to linear with limit and type checks outside 64-bit mode. */
+enum bt_res bt_seg_address(struct bt_cpu *c, unsigned seg, uint64_t off, unsigned size,
+			   enum bt_access access, gva_t *out);
 /* Linear address of the memory operand (segment base, address size); queues #GP on a non-canonical address. */
 enum bt_res bt_seg_linear(struct bt_cpu *c, const struct bt_insn *i, gva_t *out);
 

@@ -2,12 +2,11 @@
 /*
  * hv/bt/event.c - delivers exceptions and interrupts through the IVT or the IDT.
  *
- * What      SDM vol 3 chapter 6 and 6.14 (64-bit), 6.15 (#DF rules).  A frame is written only when all of it
- *           can be, after every check, so a delivery that has to fetch a page restarts without a trace.
- * Threads   The vCPU thread, active as a DSM reader.
- * I/O       Guest memory only.
- * Limits    No task gates (HV_EXIT_ERROR), no VM86.  rflags.RF is never set while the guest runs: there are
- *           no instruction breakpoints it could suppress; it is pushed as the SDM has it.
+ * What      SDM vol 3 chapter 6 and 6.14 (64-bit), 6.15 (#DF rules).  A frame is written only when
+ * all of it can be, after every check, so a delivery that has to fetch a page restarts without a
+ * trace. Threads   The vCPU thread, active as a DSM reader. I/O       Guest memory only. Limits No
+ * task gates (HV_EXIT_ERROR), no VM86.  rflags.RF is never set while the guest runs: there are no
+ * instruction breakpoints it could suppress; it is pushed as the SDM has it.
  */
 #include "hv/bt/sysint.h"
 
@@ -36,7 +35,9 @@ void bt_exception(struct bt_cpu *c, uint8_t vector)
 	c->exc.kind = BT_EVENT_FAULT;
 	c->exc.has_error = false;
 	c->exc.error = 0;
+	/* the instruction starts anew after the handler: what was answered so far is void */
 	c->held.valid = false;
+	c->mmio.ready = c->pio.ready = c->msr.ready = false;
 }
 
 void bt_exception_error(struct bt_cpu *c, uint8_t vector, uint32_t error)
@@ -122,8 +123,8 @@ static enum bt_res read_gate(struct bt_cpu *c, const struct event *e, struct gat
 }
 
 /* The handler's code segment and privilege. */
-static enum bt_res gate_code(struct bt_cpu *c, const struct event *e, const struct gate *g, struct desc *d,
-			     unsigned *cpl)
+static enum bt_res gate_code(struct bt_cpu *c, const struct event *e, const struct gate *g,
+			     struct desc *d, unsigned *cpl)
 {
 	uint32_t error = (g->sel & ~3u) | e->ext;
 	enum bt_res r;
@@ -146,8 +147,8 @@ static enum bt_res gate_code(struct bt_cpu *c, const struct event *e, const stru
 }
 
 /* The stack that the frame goes to. */
-static enum bt_res gate_stack(struct bt_cpu *c, const struct event *e, const struct gate *g, unsigned cpl,
-			      struct stack *s)
+static enum bt_res gate_stack(struct bt_cpu *c, const struct event *e, const struct gate *g,
+			      unsigned cpl, struct stack *s)
 {
 	enum bt_res r = BT_OK;
 
@@ -254,14 +255,17 @@ static enum fault_class class_of(uint8_t kind, uint8_t vector)
 	return vector == EXC_DE || (vector >= EXC_TS && vector <= EXC_GP) ? CONTRIBUTORY : BENIGN;
 }
 
-/* The exception c->exc came up while e was delivered: what is delivered next.  False: triple fault. */
+/* The exception c->exc came up while e was delivered: what is delivered next.  False: triple fault.
+ */
 static bool combine(const struct bt_cpu *c, struct event *e)
 {
-	enum fault_class first = class_of(e->kind, e->vector), second = class_of(c->exc.kind, c->exc.vector);
+	enum fault_class first = class_of(e->kind, e->vector),
+			 second = class_of(c->exc.kind, c->exc.vector);
 
 	if (e->kind == BT_EVENT_FAULT && e->vector == EXC_DF && second != BENIGN)
 		return false;
-	if ((first == CONTRIBUTORY && second == CONTRIBUTORY) || (first == PAGE_FAULT && second != BENIGN)) {
+	if ((first == CONTRIBUTORY && second == CONTRIBUTORY) ||
+	    (first == PAGE_FAULT && second != BENIGN)) {
 		e->vector = EXC_DF;
 		e->has_error = true;
 		e->error = 0;
@@ -286,7 +290,8 @@ static enum bt_res event_run(struct bt_cpu *c, struct event *e)
 		r = deliver_one(c, e);
 		if (r == BT_OK)
 			return BT_OK;
-		if (r == BT_EXIT) { /* the VM cannot go on; keep the event for a look at the state */
+		if (r ==
+		    BT_EXIT) { /* the VM cannot go on; keep the event for a look at the state */
 			c->exc.pending = true;
 			c->exc.vector = e->vector;
 			c->exc.kind = e->kind;
@@ -308,8 +313,13 @@ static enum bt_res event_run(struct bt_cpu *c, struct event *e)
 enum bt_res bt_event_deliver(struct bt_cpu *c)
 {
 	struct event e = {
-		.vector = c->exc.vector, .kind = c->exc.kind, .has_error = c->exc.has_error,
-		.error = c->exc.error, .ext = 1, .rip = c->rip, .cr2 = c->exc.cr2,
+		.vector = c->exc.vector,
+		.kind = c->exc.kind,
+		.has_error = c->exc.has_error,
+		.error = c->exc.error,
+		.ext = 1,
+		.rip = c->rip,
+		.cr2 = c->exc.cr2,
 	};
 
 	if (e.kind == BT_EVENT_NMI)
@@ -321,8 +331,10 @@ enum bt_res bt_event_deliver(struct bt_cpu *c)
 enum bt_res bt_event_interrupt(struct bt_cpu *c, uint8_t vector, bool nmi)
 {
 	struct event e = {
-		.vector = nmi ? EXC_NMI : vector, .kind = nmi ? BT_EVENT_NMI : BT_EVENT_EXTERNAL,
-		.ext = 1, .rip = c->rip,
+		.vector = nmi ? EXC_NMI : vector,
+		.kind = nmi ? BT_EVENT_NMI : BT_EVENT_EXTERNAL,
+		.ext = 1,
+		.rip = c->rip,
 	};
 
 	if (nmi)
@@ -333,7 +345,10 @@ enum bt_res bt_event_interrupt(struct bt_cpu *c, uint8_t vector, bool nmi)
 enum bt_res bt_event_soft(struct bt_cpu *c, uint8_t vector, uint64_t next, bool check_dpl)
 {
 	struct event e = {
-		.vector = vector, .kind = BT_EVENT_SOFT, .check_dpl = check_dpl, .ext = !check_dpl,
+		.vector = vector,
+		.kind = BT_EVENT_SOFT,
+		.check_dpl = check_dpl,
+		.ext = !check_dpl,
 		.rip = next,
 	};
 

@@ -2,9 +2,8 @@
 /*
  * hv/bt/far.c - control transfers that change CS: far jmp, call, ret, iret, int n.
  *
- * What      SDM vol 2 (JMP, CALL, RET, IRET, INT n) and vol 3, 5.8; TSS stacks for inner privileges.
- * Threads   The vCPU thread, active as a DSM reader.
- * I/O       Guest memory only.
+ * What      SDM vol 2 (JMP, CALL, RET, IRET, INT n) and vol 3, 5.8; TSS stacks for inner
+ * privileges. Threads   The vCPU thread, active as a DSM reader. I/O       Guest memory only.
  * Limits    No task switches (HV_EXIT_ERROR).  iret to VM86 raises #GP(0).
  */
 #include "hv/bt/sysint.h"
@@ -31,7 +30,8 @@ enum bt_res bt_tss_ist(struct bt_cpu *c, unsigned ist, unsigned ext, uint64_t *s
 	return bt_mem_read_as(c, c->tr.base + off, sp, 8, AS_SYSTEM);
 }
 
-enum bt_res bt_tss_stack(struct bt_cpu *c, unsigned cpl, unsigned ext, struct hv_seg *ss, uint64_t *sp)
+enum bt_res bt_tss_stack(struct bt_cpu *c, unsigned cpl, unsigned ext, struct hv_seg *ss,
+			 uint64_t *sp)
 {
 	bool wide = (seg_type(&c->tr) & ~2u) == SYS_TSS;
 	unsigned off = cpu_lma(c) || wide ? 4 + cpl * 8 : 2 + cpl * 4;
@@ -64,7 +64,8 @@ static enum bt_res check_rip(struct bt_cpu *c, const struct desc *d, uint64_t *r
 	return BT_OK;
 }
 
-static void enter_code(struct bt_cpu *c, uint16_t sel, unsigned cpl, const struct desc *d, uint64_t rip)
+static void enter_code(struct bt_cpu *c, uint16_t sel, unsigned cpl, const struct desc *d,
+		       uint64_t rip)
 {
 	struct hv_seg cs;
 
@@ -74,7 +75,8 @@ static void enter_code(struct bt_cpu *c, uint16_t sel, unsigned cpl, const struc
 	c->rip = rip;
 }
 
-static enum bt_res push_return(struct bt_cpu *c, struct stack *s, const struct bt_insn *i, unsigned size)
+static enum bt_res push_return(struct bt_cpu *c, struct stack *s, const struct bt_insn *i,
+			       unsigned size)
 {
 	enum bt_res r;
 
@@ -84,7 +86,8 @@ static enum bt_res push_return(struct bt_cpu *c, struct stack *s, const struct b
 	return r;
 }
 
-static enum bt_res far_real(struct bt_cpu *c, const struct bt_insn *i, uint16_t sel, uint64_t off, bool call)
+static enum bt_res far_real(struct bt_cpu *c, const struct bt_insn *i, uint16_t sel, uint64_t off,
+			    bool call)
 {
 	struct hv_seg cs = c->seg[HV_CS];
 	struct stack s;
@@ -115,7 +118,8 @@ static enum bt_res far_code(struct bt_cpu *c, const struct bt_insn *i, uint16_t 
 	enum bt_res r;
 	bool ok;
 
-	ok = desc_conforming(d) ? desc_dpl(d) <= c->cpl : (sel & 3u) <= c->cpl && desc_dpl(d) == c->cpl;
+	ok = desc_conforming(d) ? desc_dpl(d) <= c->cpl
+				: (sel & 3u) <= c->cpl && desc_dpl(d) == c->cpl;
 	if (!ok || (cpu_lma(c) && desc_l(d) && desc_db(d)))
 		return res_fault(c, EXC_GP, sel & ~3u);
 	if (!desc_p(d))
@@ -138,8 +142,8 @@ static enum bt_res far_code(struct bt_cpu *c, const struct bt_insn *i, uint16_t 
 }
 
 /* call through a gate to an inner privilege: a new stack, with the parameters of the old one. */
-static enum bt_res gate_call_inner(struct bt_cpu *c, const struct bt_insn *i, uint16_t sel, struct desc *d,
-				   uint64_t off, unsigned size, unsigned params)
+static enum bt_res gate_call_inner(struct bt_cpu *c, const struct bt_insn *i, uint16_t sel,
+				   struct desc *d, uint64_t off, unsigned size, unsigned params)
 {
 	unsigned cpl = desc_dpl(d);
 	struct stack old, s;
@@ -175,8 +179,8 @@ static enum bt_res gate_call_inner(struct bt_cpu *c, const struct bt_insn *i, ui
 	return BT_OK;
 }
 
-static enum bt_res far_gate(struct bt_cpu *c, const struct bt_insn *i, uint16_t gate_sel, struct desc *g,
-			    bool call)
+static enum bt_res far_gate(struct bt_cpu *c, const struct bt_insn *i, uint16_t gate_sel,
+			    struct desc *g, bool call)
 {
 	uint16_t sel = (uint16_t)(g->raw >> 16);
 	uint64_t off = (g->raw & 0xffff) | ((g->raw >> 32) & 0xffff0000u);
@@ -235,7 +239,8 @@ static enum bt_res far_gate(struct bt_cpu *c, const struct bt_insn *i, uint16_t 
 	return BT_OK;
 }
 
-static enum bt_res far_transfer(struct bt_cpu *c, const struct bt_insn *i, uint16_t sel, uint64_t off, bool call)
+static enum bt_res far_transfer(struct bt_cpu *c, const struct bt_insn *i, uint16_t sel,
+				uint64_t off, bool call)
 {
 	struct desc d;
 	unsigned type;
@@ -284,8 +289,14 @@ static enum bt_next far_branch(struct bt_cpu *c, const struct bt_insn *i, bool c
 	return ends(r);
 }
 
-SYS_FN(bt_sys_far_jmp) { return far_branch(c, i, false); }
-SYS_FN(bt_sys_far_call) { return far_branch(c, i, true); }
+SYS_FN(bt_sys_far_jmp)
+{
+	return far_branch(c, i, false);
+}
+SYS_FN(bt_sys_far_call)
+{
+	return far_branch(c, i, true);
+}
 
 /* --- far ret and iret --- */
 /* The code segment that is returned to; its privilege is the selector's RPL. */
@@ -299,7 +310,8 @@ static enum bt_res return_code(struct bt_cpu *c, uint16_t sel, struct desc *d, u
 	r = bt_desc_read(c, sel, EXC_GP, 0, d);
 	if (r)
 		return r;
-	if (!desc_code(d) || rpl < c->cpl || (desc_conforming(d) ? desc_dpl(d) > rpl : desc_dpl(d) != rpl) ||
+	if (!desc_code(d) || rpl < c->cpl ||
+	    (desc_conforming(d) ? desc_dpl(d) > rpl : desc_dpl(d) != rpl) ||
 	    (cpu_lma(c) && desc_l(d) && desc_db(d)))
 		return res_fault(c, EXC_GP, sel & ~3u);
 	if (!desc_p(d))
@@ -308,7 +320,8 @@ static enum bt_res return_code(struct bt_cpu *c, uint16_t sel, struct desc *d, u
 	return r ? r : bt_desc_mark_accessed(c, d);
 }
 
-static enum bt_res return_ss(struct bt_cpu *c, uint16_t sel, unsigned cpl, bool code64, struct hv_seg *ss)
+static enum bt_res return_ss(struct bt_cpu *c, uint16_t sel, unsigned cpl, bool code64,
+			     struct hv_seg *ss)
 {
 	if (!(sel & ~3u) && code64 && cpl != 3 && (sel & 3u) == cpl) {
 		*ss = (struct hv_seg){ .sel = sel, .attr = (uint16_t)(cpl << ATTR_DPL_SHIFT) };
@@ -476,9 +489,18 @@ SYS_FN(bt_sys_iret)
 }
 
 /* --- software interrupts --- */
-SYS_FN(bt_sys_int) { return ends(bt_event_soft(c, (uint8_t)i->op[0].imm, i->next_rip, true)); }
-SYS_FN(bt_sys_int3) { return ends(bt_event_soft(c, EXC_BP, i->next_rip, true)); }
-SYS_FN(bt_sys_int1) { return ends(bt_event_soft(c, EXC_DB, i->next_rip, false)); }
+SYS_FN(bt_sys_int)
+{
+	return ends(bt_event_soft(c, (uint8_t)i->op[0].imm, i->next_rip, true));
+}
+SYS_FN(bt_sys_int3)
+{
+	return ends(bt_event_soft(c, EXC_BP, i->next_rip, true));
+}
+SYS_FN(bt_sys_int1)
+{
+	return ends(bt_event_soft(c, EXC_DB, i->next_rip, false));
+}
 
 SYS_FN(bt_sys_into)
 {

@@ -2,9 +2,8 @@
 /*
  * hv/bt/legacy.c - small instructions of 16- and 32-bit code that are not worth translating.
  *
- * What      enter, leave, pusha, popa, bound, decimal adjustments, xlat, salc, lahf, sahf.  SDM vol 2.
- * Threads   The vCPU thread, active as a DSM reader.
- * I/O       Guest memory only.
+ * What      enter, leave, pusha, popa, bound, decimal adjustments, xlat, salc, lahf, sahf.  SDM
+ * vol 2. Threads   The vCPU thread, active as a DSM reader. I/O       Guest memory only.
  */
 #include "hv/bt/sysint.h"
 
@@ -115,7 +114,8 @@ static void set_flags(struct bt_cpu *c, uint32_t which, uint32_t value)
 /* SF, ZF, PF of al. */
 static uint32_t szp(uint8_t al)
 {
-	return (al & 0x80 ? RFLAGS_SF : 0) | (al ? 0 : RFLAGS_ZF) | (__builtin_parity(al) ? 0 : RFLAGS_PF);
+	return (al & 0x80 ? RFLAGS_SF : 0) | (al ? 0 : RFLAGS_ZF) |
+	       (__builtin_parity(al) ? 0 : RFLAGS_PF);
 }
 
 static enum bt_next decimal(struct bt_cpu *c, const struct bt_insn *i, bool sub)
@@ -133,12 +133,19 @@ static enum bt_next decimal(struct bt_cpu *c, const struct bt_insn *i, bool sub)
 		carry = true;
 	}
 	reg_write(c, HV_RAX, al, 1);
-	set_flags(c, RFLAGS_ARITH & ~RFLAGS_OF, szp(al) | (carry ? RFLAGS_CF : 0) | (af ? RFLAGS_AF : 0));
+	set_flags(c, RFLAGS_ARITH & ~RFLAGS_OF,
+		  szp(al) | (carry ? RFLAGS_CF : 0) | (af ? RFLAGS_AF : 0));
 	return next_insn(c, i);
 }
 
-SYS_FN(bt_sys_daa) { return decimal(c, i, false); }
-SYS_FN(bt_sys_das) { return decimal(c, i, true); }
+SYS_FN(bt_sys_daa)
+{
+	return decimal(c, i, false);
+}
+SYS_FN(bt_sys_das)
+{
+	return decimal(c, i, true);
+}
 
 static enum bt_next ascii(struct bt_cpu *c, const struct bt_insn *i, int step)
 {
@@ -152,8 +159,14 @@ static enum bt_next ascii(struct bt_cpu *c, const struct bt_insn *i, int step)
 	return next_insn(c, i);
 }
 
-SYS_FN(bt_sys_aaa) { return ascii(c, i, 0x106); }
-SYS_FN(bt_sys_aas) { return ascii(c, i, -0x106); }
+SYS_FN(bt_sys_aaa)
+{
+	return ascii(c, i, 0x106);
+}
+SYS_FN(bt_sys_aas)
+{
+	return ascii(c, i, -0x106);
+}
 
 SYS_FN(bt_sys_aam)
 {

@@ -123,28 +123,27 @@ void tr_ea(struct bt_translator *t, const struct tr_insn *in, unsigned dst)
 		e_rr(&t->e, false, 0x0fb7, dst, dst);
 }
 
-void tr_add_segment(struct bt_translator *t, unsigned seg)
+/* Outside 64-bit mode only a flat segment is known to have no limit in the way; C looks at the others. */
+void tr_add_segment(struct bt_translator *t, unsigned seg, unsigned size, unsigned access)
 {
-	bool flat = t->mode & BT_MODE_FLAT, code64 = (t->mode & BT_MODE_CODE) == BT_MODE_CODE64;
-
-	if (seg == HV_FS)
-		e_alu_rm(&t->e, true, 0, S0, M_CPU(fs_base));
-	else if (seg == HV_GS)
-		e_alu_rm(&t->e, true, 0, S0, M_CPU(gs_base));
-	else if (!flat && !code64)
-		e_alu_rm(&t->e, true, 0, S0,
-			 M_CPU_AT(offsetof(struct bt_cpu, seg) + seg * sizeof(struct hv_seg) +
-				  offsetof(struct hv_seg, base)));
-	else
+	if ((t->mode & BT_MODE_CODE) == BT_MODE_CODE64) {
+		if (seg == HV_FS)
+			e_alu_rm(&t->e, true, 0, S0, M_CPU(fs_base));
+		else if (seg == HV_GS)
+			e_alu_rm(&t->e, true, 0, S0, M_CPU(gs_base));
 		return;
-	if (!code64)
-		e_mov32(&t->e, S0, S0);
+	}
+	if ((t->mode & BT_MODE_FLAT) && seg != HV_FS && seg != HV_GS)
+		return;
+	e_movi(&t->e, S1, TR_META(size, access, t->at, 0) | seg << 25);
+	e_call(&t->e, t->st_seg);
+	e_ld(&t->e, S0, CPU_SCRATCH(SLOT_ADDR));
 }
 
-void tr_linear(struct bt_translator *t, const struct tr_insn *in)
+void tr_linear(struct bt_translator *t, const struct tr_insn *in, unsigned size, unsigned access)
 {
 	tr_ea(t, in, S0);
-	tr_add_segment(t, (unsigned)zreg(in->mem->mem.segment));
+	tr_add_segment(t, (unsigned)zreg(in->mem->mem.segment), size, access);
 }
 
 struct tr_late *tr_late_add(struct bt_translator *t, int kind, uint8_t *from)

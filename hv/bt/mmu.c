@@ -2,12 +2,12 @@
 /*
  * hv/bt/mmu.c - from linear addresses to bytes: page walks, rights on shared pages, MMIO.
  *
- * What      SDM vol 3 chapter 4: no paging, 32-bit, PAE, 4-level.  A walk is a read of the tables; only an
- *           entry whose A or D bit is not yet set is written (locked), which needs write right on its page.
- * Threads   The vCPU thread, active as a DSM reader.
- * I/O       dsm_acquire when a page is not held; the guest FPU state is parked and the reader left for it.
- * Limits    No SMEP, SMAP, PKU, PCID, LA57 (CR4 refuses them).  PAE PDPTEs are read at each walk, as AMD does.
- *           Page tables outside RAM read as not present.
+ * What      SDM vol 3 chapter 4: no paging, 32-bit, PAE, 4-level.  A walk is a read of the tables;
+ * only an entry whose A or D bit is not yet set is written (locked), which needs write right on its
+ * page. Threads   The vCPU thread, active as a DSM reader. I/O       dsm_acquire when a page is not
+ * held; the guest FPU state is parked and the reader left for it. Limits    No SMEP, SMAP, PKU,
+ * PCID, LA57 (CR4 refuses them).  PAE PDPTEs are read at each walk, as AMD does. Page tables
+ * outside RAM read as not present.
  */
 #include "hv/bt/sysint.h"
 
@@ -74,8 +74,8 @@ static enum bt_res pte_read(struct bt_cpu *c, gpa_t gpa, unsigned size, uint64_t
 	}
 	r = bt_mmu_right(c, gpa >> PAGE_SHIFT, DSM_READ, again);
 	if (r == BT_OK && !*again)
-		*v = size == 4 ? __atomic_load_n((uint32_t *)(c->alias + gpa), __ATOMIC_ACQUIRE) :
-				 __atomic_load_n((uint64_t *)(c->alias + gpa), __ATOMIC_ACQUIRE);
+		*v = size == 4 ? __atomic_load_n((uint32_t *)(c->alias + gpa), __ATOMIC_ACQUIRE)
+			       : __atomic_load_n((uint64_t *)(c->alias + gpa), __ATOMIC_ACQUIRE);
 	return r;
 }
 
@@ -127,7 +127,8 @@ static bool pte_is_leaf(const struct bt_cpu *c, const struct walk *w, uint64_t e
 	return level == 2 || (level == 3 && w->lma);
 }
 
-static uint64_t pte_reserved(const struct bt_cpu *c, const struct walk *w, uint64_t e, unsigned level)
+static uint64_t pte_reserved(const struct bt_cpu *c, const struct walk *w, uint64_t e,
+			     unsigned level)
 {
 	uint64_t rsvd;
 
@@ -165,12 +166,15 @@ static gpa_t leaf_address(const struct bt_cpu *c, const struct walk *w, uint64_t
 	return (base | (w->va & low)) & c->phys_mask;
 }
 
-/* Walks for one access.  BT_OK: *m is set, unless *again: something had to be fetched, start over. */
+/* Walks for one access.  BT_OK: *m is set, unless *again: something had to be fetched, start over.
+ */
 static enum bt_res mmu_walk(struct bt_cpu *c, struct walk *w, struct mmu_map *m, bool *again)
 {
 	unsigned esize = w->legacy ? 4 : 8, bits = w->legacy ? 10 : 9;
 	unsigned level = w->lma ? 4 : w->legacy ? 2 : 3, shift;
-	gpa_t table = c->cr3 & (w->lma ? c->phys_mask & PAGE_MASK : w->legacy ? 0xfffff000u : 0xffffffe0u);
+	gpa_t table = c->cr3 & (w->lma      ? c->phys_mask & PAGE_MASK
+				: w->legacy ? 0xfffff000u
+					    : 0xffffffe0u);
 	bool writable = true, user = true, nx = false, leaf;
 	uint64_t e, want;
 	enum bt_res r;
@@ -202,7 +206,8 @@ static enum bt_res mmu_walk(struct bt_cpu *c, struct walk *w, struct mmu_map *m,
 	}
 	if (!w->user && !(c->cr0 & CR0_WP))
 		writable = true;
-	if ((w->user && !user) || (w->access == BT_WRITE && !writable) || (w->access == BT_EXEC && nx))
+	if ((w->user && !user) || (w->access == BT_WRITE && !writable) ||
+	    (w->access == BT_EXEC && nx))
 		return walk_fault(c, w, PF_P);
 
 	for (unsigned k = 0; k < w->n; k++) {
@@ -224,7 +229,8 @@ static enum bt_res mmu_walk(struct bt_cpu *c, struct walk *w, struct mmu_map *m,
 	return BT_OK;
 }
 
-/* Translation with the right that the access needs, held in the present active period.  *ram says which. */
+/* Translation with the right that the access needs, held in the present active period.  *ram says
+ * which. */
 static enum bt_res mmu_map(struct bt_cpu *c, gva_t va, enum bt_access access, bool user,
 			   struct mmu_map *m, bool *ram)
 {
@@ -257,7 +263,8 @@ static enum bt_res mmu_map(struct bt_cpu *c, gva_t va, enum bt_access access, bo
 	return BT_OK;
 }
 
-enum bt_res bt_mmu_ref(struct bt_cpu *c, gva_t va, enum bt_access access, unsigned as, struct mmu_ref *ref)
+enum bt_res bt_mmu_ref(struct bt_cpu *c, gva_t va, enum bt_access access, unsigned as,
+		       struct mmu_ref *ref)
 {
 	bool user = as & AS_USER, ram;
 	struct bt_tlb *t = &c->tlb[user];
@@ -295,7 +302,8 @@ enum bt_res bt_mmu_ref(struct bt_cpu *c, gva_t va, enum bt_access access, unsign
 	return BT_OK;
 }
 
-enum bt_res bt_mmu_host(struct bt_cpu *c, gva_t va, unsigned size, enum bt_access access, void **host)
+enum bt_res bt_mmu_host(struct bt_cpu *c, gva_t va, unsigned size, enum bt_access access,
+			void **host)
 {
 	struct mmu_ref ref;
 	enum bt_res r = bt_mmu_ref(c, va, access, as_current(c), &ref);
@@ -364,7 +372,8 @@ enum bt_res bt_mmio_access(struct bt_cpu *c, gpa_t gpa, unsigned size, bool writ
 }
 
 /* A part of an access that is not RAM.  What no device can be asked for in one piece gives ones. */
-static enum bt_res mmio_part(struct bt_cpu *c, gpa_t gpa, void *buf, unsigned part, bool write, bool silent)
+static enum bt_res mmio_part(struct bt_cpu *c, gpa_t gpa, void *buf, unsigned part, bool write,
+			     bool silent)
 {
 	uint64_t data = 0;
 	enum bt_res r;
@@ -382,9 +391,10 @@ static enum bt_res mmio_part(struct bt_cpu *c, gpa_t gpa, void *buf, unsigned pa
 	return r;
 }
 
-/* References to both pages of [va, va + size), taken in one active period; returns the first one's length. */
-static enum bt_res mem_refs(struct bt_cpu *c, gva_t va, unsigned size, enum bt_access access, unsigned as,
-			    struct mmu_ref ref[2], unsigned *first)
+/* References to both pages of [va, va + size), taken in one active period; returns the first one's
+ * length. */
+static enum bt_res mem_refs(struct bt_cpu *c, gva_t va, unsigned size, enum bt_access access,
+			    unsigned as, struct mmu_ref ref[2], unsigned *first)
 {
 	unsigned room = PAGE_SIZE - (unsigned)(va & (PAGE_SIZE - 1));
 	uint64_t q;
@@ -404,7 +414,8 @@ static enum bt_res mem_refs(struct bt_cpu *c, gva_t va, unsigned size, enum bt_a
 	return BT_OK;
 }
 
-static enum bt_res mem_access(struct bt_cpu *c, gva_t va, uint8_t *buf, unsigned size, bool write, unsigned as)
+static enum bt_res mem_access(struct bt_cpu *c, gva_t va, uint8_t *buf, unsigned size, bool write,
+			      unsigned as)
 {
 	struct mmu_ref ref[2];
 	unsigned first, at = 0;
@@ -416,7 +427,8 @@ static enum bt_res mem_access(struct bt_cpu *c, gva_t va, uint8_t *buf, unsigned
 		unsigned part = k ? size - first : first;
 
 		if (!ref[k].host) {
-			r = mmio_part(c, ref[k].gpa, buf + at, part, write, part != size || (as & AS_SILENT));
+			r = mmio_part(c, ref[k].gpa, buf + at, part, write,
+				      part != size || (as & AS_SILENT));
 			if (r)
 				return r;
 		} else if (write) {
@@ -454,7 +466,8 @@ enum bt_res bt_mem_write(struct bt_cpu *c, gva_t va, const void *src, unsigned s
 	return mem_access(c, va, (uint8_t *)src, size, true, as_current(c));
 }
 
-enum bt_res bt_mem_probe_as(struct bt_cpu *c, gva_t va, unsigned len, enum bt_access access, unsigned as)
+enum bt_res bt_mem_probe_as(struct bt_cpu *c, gva_t va, unsigned len, enum bt_access access,
+			    unsigned as)
 {
 	struct mmu_ref ref;
 	uint64_t q;

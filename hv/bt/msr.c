@@ -2,15 +2,15 @@
 /*
  * hv/bt/msr.c - rdmsr and wrmsr.
  *
- * What      Registers of the CPU itself live here; those of the local APIC and its timer belong to the monitor
- *           (HV_EXIT_MSR, answered through c->msr).  Anything else is #GP(0), as on a CPU without it.
- * Threads   The vCPU thread.
- * I/O       The host's TSC.
- * Limits    MTRRs are storage.  A short list of model-specific registers that AMD kernels look at without a
- *           CPUID bit for them reads as a fixed value and ignores writes.
+ * What      Registers of the CPU itself live here; those of the local APIC and its timer belong to
+ * the monitor (HV_EXIT_MSR, answered through c->msr).  Anything else is #GP(0), as on a CPU without
+ * it. Threads   The vCPU thread. I/O       The host's TSC. Limits    MTRRs are storage.  A short
+ * list of model-specific registers that AMD kernels look at without a CPUID bit for them reads as a
+ * fixed value and ignores writes.
  */
 #include "hv/bt/sysint.h"
 
+/* clang-format off */
 enum {
 	MSR_TSC = 0x10, MSR_APIC_BASE = 0x1b, MSR_TSC_ADJUST = 0x3b, MSR_PATCH_LEVEL = 0x8b, MSR_MTRR_CAP = 0xfe,
 	MSR_SYSENTER_CS = 0x174, MSR_SYSENTER_ESP = 0x175, MSR_SYSENTER_EIP = 0x176,
@@ -19,6 +19,7 @@ enum {
 	MSR_MTRR_FIX4K = 0x268, MSR_PAT = 0x277, MSR_MTRR_DEF_TYPE = 0x2ff,
 	MSR_TSC_DEADLINE = 0x6e0, MSR_X2APIC = 0x800, MSR_X2APIC_END = 0x900,
 };
+/* clang-format on */
 #define MSR_EFER 0xc0000080u
 #define MSR_STAR 0xc0000081u
 #define MSR_LSTAR 0xc0000082u
@@ -34,6 +35,7 @@ enum {
 #define MTRR_CAP_WC 0x400u
 #define MTRR_DEF_KNOWN 0xcffu /* type, FE, E */
 
+/* clang-format off */
 /* Registers without a CPUID bit that kernels on AMD CPUs touch. */
 static const struct {
 	uint32_t index;
@@ -53,6 +55,7 @@ static const struct {
 	{ 0xc0011029, 2 },					/* DE_CFG: lfence serialises */
 	{ 0xc001102a, 0 }, { 0xc001102b, 0 }, { 0xc001102d, 0 },
 };
+/* clang-format on */
 
 static bool msr_is_monitors(uint32_t index)
 {
@@ -72,11 +75,16 @@ static uint64_t *msr_storage(struct bt_cpu *c, uint32_t index)
 	if (index >= MSR_MTRR_FIX4K && index < MSR_MTRR_FIX4K + 8)
 		return &c->mtrr_fixed[3 + index - MSR_MTRR_FIX4K];
 	switch (index) {
-	case MSR_STAR: return &c->star;
-	case MSR_MISC_ENABLE: return &c->misc_enable;
-	case MSR_MTRR_DEF_TYPE: return &c->mtrr_def_type;
-	case MSR_PAT: return &c->pat;
-	default: return NULL;
+	case MSR_STAR:
+		return &c->star;
+	case MSR_MISC_ENABLE:
+		return &c->misc_enable;
+	case MSR_MTRR_DEF_TYPE:
+		return &c->mtrr_def_type;
+	case MSR_PAT:
+		return &c->pat;
+	default:
+		return NULL;
 	}
 }
 
@@ -84,16 +92,25 @@ static uint64_t *msr_storage(struct bt_cpu *c, uint32_t index)
 static uint64_t *msr_address(struct bt_cpu *c, uint32_t index)
 {
 	switch (index) {
-	case MSR_SYSENTER_ESP: return &c->sysenter_esp;
-	case MSR_SYSENTER_EIP: return &c->sysenter_eip;
-	case MSR_LSTAR: return &c->lstar;
-	case MSR_CSTAR: return &c->cstar;
-	case MSR_KERNEL_GS_BASE: return &c->kernel_gs_base;
-	default: return NULL;
+	case MSR_SYSENTER_ESP:
+		return &c->sysenter_esp;
+	case MSR_SYSENTER_EIP:
+		return &c->sysenter_eip;
+	case MSR_LSTAR:
+		return &c->lstar;
+	case MSR_CSTAR:
+		return &c->cstar;
+	case MSR_KERNEL_GS_BASE:
+		return &c->kernel_gs_base;
+	default:
+		return NULL;
 	}
 }
 
-static bool has_tsc_adjust(const struct bt_cpu *c) { return bt_cpuid_has(c, 7, 1, 1); }
+static bool has_tsc_adjust(const struct bt_cpu *c)
+{
+	return bt_cpuid_has(c, 7, 1, 1);
+}
 
 static bool msr_read(struct bt_cpu *c, uint32_t index, uint64_t *v)
 {
@@ -106,17 +123,39 @@ static bool msr_read(struct bt_cpu *c, uint32_t index, uint64_t *v)
 		return true;
 	}
 	switch (index) {
-	case MSR_TSC: *v = bt_tsc(c); return true;
-	case MSR_TSC_ADJUST: *v = c->tsc_adjust; return has_tsc_adjust(c);
-	case MSR_MTRR_CAP: *v = MTRR_VARS | MTRR_CAP_FIXED | MTRR_CAP_WC; return true;
-	case MSR_SYSENTER_CS: *v = c->sysenter_cs; return true;
-	case MSR_MCG_CAP: case MSR_MCG_STATUS: *v = 0; return true;
-	case MSR_EFER: *v = c->efer; return true;
-	case MSR_SFMASK: *v = c->sfmask; return true;
-	case MSR_FS_BASE: *v = c->fs_base; return true;
-	case MSR_GS_BASE: *v = c->gs_base; return true;
-	case MSR_TSC_AUX: *v = c->tsc_aux; return true;
-	default: break;
+	case MSR_TSC:
+		*v = bt_tsc(c);
+		return true;
+	case MSR_TSC_ADJUST:
+		*v = c->tsc_adjust;
+		return has_tsc_adjust(c);
+	case MSR_MTRR_CAP:
+		*v = MTRR_VARS | MTRR_CAP_FIXED | MTRR_CAP_WC;
+		return true;
+	case MSR_SYSENTER_CS:
+		*v = c->sysenter_cs;
+		return true;
+	case MSR_MCG_CAP:
+	case MSR_MCG_STATUS:
+		*v = 0;
+		return true;
+	case MSR_EFER:
+		*v = c->efer;
+		return true;
+	case MSR_SFMASK:
+		*v = c->sfmask;
+		return true;
+	case MSR_FS_BASE:
+		*v = c->fs_base;
+		return true;
+	case MSR_GS_BASE:
+		*v = c->gs_base;
+		return true;
+	case MSR_TSC_AUX:
+		*v = c->tsc_aux;
+		return true;
+	default:
+		break;
 	}
 	for (unsigned k = 0; k < ARRAY_LEN(fixed_msrs); k++) {
 		if (fixed_msrs[k].index == index) {
@@ -155,7 +194,8 @@ static bool msr_write(struct bt_cpu *c, uint32_t index, uint64_t v)
 {
 	uint64_t *p;
 
-	if ((index == MSR_PAT && !pat_valid(v)) || (index == MSR_MTRR_DEF_TYPE && (v & ~(uint64_t)MTRR_DEF_KNOWN)))
+	if ((index == MSR_PAT && !pat_valid(v)) ||
+	    (index == MSR_MTRR_DEF_TYPE && (v & ~(uint64_t)MTRR_DEF_KNOWN)))
 		return false;
 	p = msr_storage(c, index);
 	if (!p && (p = msr_address(c, index)) && !va_canonical(v))
@@ -178,11 +218,18 @@ static bool msr_write(struct bt_cpu *c, uint32_t index, uint64_t v)
 		c->tsc_offset += v - c->tsc_adjust;
 		c->tsc_adjust = v;
 		return true;
-	case MSR_SYSENTER_CS: c->sysenter_cs = (uint32_t)v; return true;
-	case MSR_MCG_STATUS: return v == 0;
-	case MSR_EFER: return write_efer(c, v);
-	case MSR_SFMASK: c->sfmask = (uint32_t)v; return true;
-	case MSR_FS_BASE: case MSR_GS_BASE: {
+	case MSR_SYSENTER_CS:
+		c->sysenter_cs = (uint32_t)v;
+		return true;
+	case MSR_MCG_STATUS:
+		return v == 0;
+	case MSR_EFER:
+		return write_efer(c, v);
+	case MSR_SFMASK:
+		c->sfmask = (uint32_t)v;
+		return true;
+	case MSR_FS_BASE:
+	case MSR_GS_BASE: {
 		enum hv_sreg which = index == MSR_FS_BASE ? HV_FS : HV_GS;
 
 		if (!va_canonical(v))
@@ -199,7 +246,8 @@ static bool msr_write(struct bt_cpu *c, uint32_t index, uint64_t v)
 			return false;
 		c->tsc_aux = v;
 		return true;
-	default: break;
+	default:
+		break;
 	}
 	for (unsigned k = 0; k < ARRAY_LEN(fixed_msrs); k++)
 		if (fixed_msrs[k].index == index)

@@ -181,7 +181,7 @@ static void emit_loop(struct bt_translator *t, struct tr_insn *in)
 }
 
 /* --- stack --- */
-static void stack_address(struct bt_translator *t, int delta)
+static void stack_address(struct bt_translator *t, int delta, unsigned width, unsigned access)
 {
 	if (code64(t)) {
 		e_lea(&t->e, true, S0, M_BASE(GSP, delta));
@@ -190,7 +190,7 @@ static void stack_address(struct bt_translator *t, int delta)
 	e_lea(&t->e, false, S0, M_BASE(GSP, delta));
 	if (!(t->mode & BT_MODE_SS32))
 		e_rr(&t->e, false, 0x0fb7, S0, S0);
-	tr_add_segment(t, HV_SS);
+	tr_add_segment(t, HV_SS, width, access);
 }
 
 /* Uses S1 when the stack is 16 bits wide. */
@@ -238,7 +238,7 @@ static void load_width(struct bt_translator *t, unsigned width, unsigned reg)
 
 static void push_probe(struct bt_translator *t, unsigned width)
 {
-	stack_address(t, -(int)width);
+	stack_address(t, -(int)width, width, TR_WRITE | TR_STACK);
 	tr_probe(t, width, TR_WRITE | TR_STACK);
 }
 
@@ -259,7 +259,7 @@ static void emit_push(struct bt_translator *t, struct tr_insn *in)
 
 	tr_clobber(t, in);
 	if (in->mem) {
-		tr_linear(t, in);
+		tr_linear(t, in, width, TR_READ);
 		tr_probe(t, width, TR_READ);
 		load_width(t, width, S1);
 		e_st(&t->e, CPU_SCRATCH(SLOT_VALUE), S1);
@@ -298,12 +298,12 @@ static void emit_pop(struct bt_translator *t, struct tr_insn *in)
 	unsigned width = in->z.operand_width / 8, n;
 
 	tr_clobber(t, in);
-	stack_address(t, 0);
+	stack_address(t, 0, width, TR_READ | TR_STACK);
 	tr_probe(t, width, TR_READ | TR_STACK);
 	if (in->mem) {
 		load_width(t, width, S1);
 		e_st(&t->e, CPU_SCRATCH(SLOT_VALUE), S1);
-		tr_linear(t, in);
+		tr_linear(t, in, width, TR_WRITE);
 		tr_probe(t, width, TR_WRITE);
 		e_ld(&t->e, S1, CPU_SCRATCH(SLOT_VALUE));
 		store_width(t, width, S1);
@@ -338,7 +338,7 @@ static void indirect_target(struct bt_translator *t, struct tr_insn *in, unsigne
 	unsigned n, reg;
 
 	if (in->mem) {
-		tr_linear(t, in);
+		tr_linear(t, in, width, TR_READ);
 		tr_probe(t, width, TR_READ);
 		load_width(t, width, S0);
 		return;
@@ -397,7 +397,7 @@ static void emit_ret(struct bt_translator *t, struct tr_insn *in)
 	if (in->z.opcode == 0xc2)
 		extra = (uint16_t)in->z.raw.imm[0].value.u;
 	tr_clobber(t, in);
-	stack_address(t, 0);
+	stack_address(t, 0, width, TR_READ | TR_STACK);
 	tr_probe(t, width, TR_READ | TR_STACK);
 	load_width(t, width, S0);
 	stack_adjust(t, (int)width + extra);
@@ -426,7 +426,7 @@ static void emit_moffs(struct bt_translator *t, struct tr_insn *in)
 	unsigned size = in->mem->size / 8, access = store ? TR_WRITE : TR_READ;
 
 	tr_clobber(t, in);
-	tr_linear(t, in);
+	tr_linear(t, in, size, access);
 	tr_probe(t, size, access);
 	if (size == 2)
 		e8(&t->e, 0x66);

@@ -2,10 +2,9 @@
 /*
  * hv/bt/pio.c - in, out, ins, outs: every element is one HV_EXIT_PIO.
  *
- * What      Permission by IOPL and the TSS's I/O bitmap (SDM vol 1, 18.5).  The instruction restarts after the
- *           exit and completes with the answer in c->pio.
- * Threads   The vCPU thread, active as a DSM reader.
- * I/O       Guest memory; ports through the monitor.
+ * What      Permission by IOPL and the TSS's I/O bitmap (SDM vol 1, 18.5).  The instruction
+ * restarts after the exit and completes with the answer in c->pio. Threads   The vCPU thread,
+ * active as a DSM reader. I/O       Guest memory; ports through the monitor.
  */
 #include "hv/bt/sysint.h"
 
@@ -18,7 +17,8 @@ static enum bt_res io_allowed(struct bt_cpu *c, uint16_t port, unsigned size)
 
 	if (cpu_real(c) || c->cpl <= cpu_iopl(c))
 		return BT_OK;
-	if (!(c->tr.attr & ATTR_P) || (seg_type(&c->tr) & ~2u) != SYS_TSS || c->tr.limit < TSS_IOMAP + 1)
+	if (!(c->tr.attr & ATTR_P) || (seg_type(&c->tr) & ~2u) != SYS_TSS ||
+	    c->tr.limit < TSS_IOMAP + 1)
 		return res_fault(c, EXC_GP, 0);
 	r = bt_mem_read_as(c, c->tr.base + TSS_IOMAP, &map, 2, AS_SYSTEM);
 	if (r)
@@ -39,7 +39,8 @@ static bool pio_answered(const struct bt_cpu *c, uint16_t port, unsigned size, b
 }
 
 /* The answer stays ready until the caller is done with the element and clears it. */
-static enum bt_res pio_access(struct bt_cpu *c, uint16_t port, unsigned size, bool write, uint64_t *data)
+static enum bt_res pio_access(struct bt_cpu *c, uint16_t port, unsigned size, bool write,
+			      uint64_t *data)
 {
 	if (pio_answered(c, port, size, write)) {
 		if (!write)
@@ -89,7 +90,8 @@ SYS_FN(bt_sys_out)
 }
 
 /* --- ins, outs --- */
-static enum bt_res ins_element(struct bt_cpu *c, const struct bt_insn *i, uint16_t port, unsigned size)
+static enum bt_res ins_element(struct bt_cpu *c, const struct bt_insn *i, uint16_t port,
+			       unsigned size)
 {
 	uint64_t v = 0;
 	gva_t va;
@@ -103,7 +105,8 @@ static enum bt_res ins_element(struct bt_cpu *c, const struct bt_insn *i, uint16
 	return r ? r : bt_mem_write(c, va, &v, size);
 }
 
-static enum bt_res outs_element(struct bt_cpu *c, const struct bt_insn *i, uint16_t port, unsigned size)
+static enum bt_res outs_element(struct bt_cpu *c, const struct bt_insn *i, uint16_t port,
+				unsigned size)
 {
 	uint64_t v = 0;
 	gva_t va;
@@ -140,5 +143,11 @@ static enum bt_next port_string(struct bt_cpu *c, const struct bt_insn *i, bool 
 	}
 }
 
-SYS_FN(bt_sys_ins) { return port_string(c, i, true); }
-SYS_FN(bt_sys_outs) { return port_string(c, i, false); }
+SYS_FN(bt_sys_ins)
+{
+	return port_string(c, i, true);
+}
+SYS_FN(bt_sys_outs)
+{
+	return port_string(c, i, false);
+}

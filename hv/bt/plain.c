@@ -242,7 +242,7 @@ void tr_emit_plain(struct bt_translator *t, struct tr_insn *in)
 	if (in->mem) {
 		access = memory_access(in);
 		tr_clobber(t, in);
-		tr_linear(t, in);
+		tr_linear(t, in, in->mem->size / 8, access);
 		tr_probe(t, in->mem->size / 8, access);
 	}
 	flags_before(t, in);
@@ -273,7 +273,7 @@ void tr_emit_maskmov(struct bt_translator *t, struct tr_insn *in)
 	ASSERT(m != NULL);
 	in->mem = m;
 	tr_clobber(t, in);
-	tr_linear(t, in);
+	tr_linear(t, in, m->size / 8, access);
 	tr_probe(t, m->size / 8, access);
 	if (in->z.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ) { /* a pending x87 exception: before rdi is borrowed */
 		tr_mark(t, in);
@@ -315,7 +315,7 @@ void tr_emit_bitmem(struct bt_translator *t, struct tr_insn *in)
 	      &(struct mem){.base = S0, .index = S1, .scale = (uint8_t)(bits / 8)});
 	if (in->z.address_width == 16)
 		e_rr(e, false, 0x0fb7, S0, S0);
-	tr_add_segment(t, (unsigned)zreg(in->mem->mem.segment));
+	tr_add_segment(t, (unsigned)zreg(in->mem->mem.segment), bits / 8, access);
 	tr_probe(t, bits / 8, access);
 	if (s.reg.host == NOREG)
 		e_ld(e, S2, CPU_GPR(s.reg.guest));

@@ -9,6 +9,13 @@
  */
 #include "hv/bt/sysint.h"
 
+/* No limit and no type can be in the way of an access. */
+static bool seg_flat(const struct hv_seg *s, unsigned type)
+{
+	return s->base == 0 && s->limit == 0xffffffffu && (s->attr & ATTR_P) &&
+	       (s->attr & type) == type && (type == 0 || !(s->attr & (TYPE_CODE | TYPE_CE)));
+}
+
 void bt_mode_update(struct bt_cpu *c)
 {
 	uint32_t m = 0;
@@ -24,9 +31,11 @@ void bt_mode_update(struct bt_cpu *c)
 		m |= BT_MODE_CODE32;
 	if (c->cpl == 3)
 		m |= BT_MODE_USER;
-	if (c->seg[HV_SS].attr & ATTR_DB)
+	/* not in 64-bit mode, where it has no meaning and would only double the translations */
+	if ((c->seg[HV_SS].attr & ATTR_DB) && (m & BT_MODE_CODE) != BT_MODE_CODE64)
 		m |= BT_MODE_SS32;
-	flat = (c->seg[HV_CS].base | c->seg[HV_DS].base | c->seg[HV_ES].base | c->seg[HV_SS].base) == 0;
+	flat = seg_flat(&c->seg[HV_CS], 0) && seg_flat(&c->seg[HV_DS], TYPE_RW) &&
+	       seg_flat(&c->seg[HV_ES], TYPE_RW) && seg_flat(&c->seg[HV_SS], TYPE_RW);
 	if (flat || (m & BT_MODE_CODE) == BT_MODE_CODE64)
 		m |= BT_MODE_FLAT;
 	if (c->cr0 & (CR0_TS | CR0_EM))
@@ -39,7 +48,8 @@ void bt_mode_update(struct bt_cpu *c)
 /* --- descriptors --- */
 uint64_t desc_base(const struct desc *d)
 {
-	return ((d->raw >> 16) & 0xffffff) | ((d->raw >> 32) & 0xff000000u) | (d->high & 0xffffffffu) << 32;
+	return ((d->raw >> 16) & 0xffffff) | ((d->raw >> 32) & 0xff000000u) |
+	       (d->high & 0xffffffffu) << 32;
 }
 
 uint32_t desc_limit(const struct desc *d)
@@ -62,7 +72,8 @@ static bool desc_place(const struct bt_cpu *c, uint16_t sel, unsigned len, gva_t
 	return true;
 }
 
-enum bt_res bt_desc_read(struct bt_cpu *c, uint16_t sel, uint8_t vector, unsigned ext, struct desc *d)
+enum bt_res bt_desc_read(struct bt_cpu *c, uint16_t sel, uint8_t vector, unsigned ext,
+			 struct desc *d)
 {
 	if (!desc_place(c, sel, 8, &d->addr))
 		return res_fault(c, vector, (sel & ~3u) | ext);
@@ -108,14 +119,15 @@ void bt_seg_null(struct bt_cpu *c, enum hv_sreg which, uint16_t sel)
 {
 	struct hv_seg s = { .base = 0, .limit = 0, .sel = sel, .attr = 0 };
 
-	/* In 64-bit mode a null SS still tells the privilege (SDM vol 3, 5.8.3 and VM entry rules). */
+	/* In 64-bit mode a null SS still tells the privilege (SDM vol 3, 5.8.3 and VM entry rules).
+	 */
 	if (which == HV_SS)
 		s.attr = (uint16_t)(c->cpl << ATTR_DPL_SHIFT);
 	bt_seg_set(c, which, &s);
 }
 
-enum bt_res bt_seg_check_ss(struct bt_cpu *c, uint16_t sel, unsigned cpl, uint8_t vector, unsigned ext,
-			    struct hv_seg *out)
+enum bt_res bt_seg_check_ss(struct bt_cpu *c, uint16_t sel, unsigned cpl, uint8_t vector,
+			    unsigned ext, struct hv_seg *out)
 {
 	struct desc d;
 	enum bt_res r;
@@ -125,7 +137,8 @@ enum bt_res bt_seg_check_ss(struct bt_cpu *c, uint16_t sel, unsigned cpl, uint8_
 	r = bt_desc_read(c, sel, vector, ext, &d);
 	if (r)
 		return r;
-	if ((sel & 3u) != cpl || !desc_data(&d) || !(desc_type(&d) & TYPE_RW) || desc_dpl(&d) != cpl)
+	if ((sel & 3u) != cpl || !desc_data(&d) || !(desc_type(&d) & TYPE_RW) ||
+	    desc_dpl(&d) != cpl)
 		return res_fault(c, vector, (sel & ~3u) | ext);
 	if (!desc_p(&d))
 		return res_fault(c, EXC_SS, (sel & ~3u) | ext);
@@ -161,6 +174,10 @@ enum bt_res bt_seg_load(struct bt_cpu *c, enum hv_sreg which, uint16_t sel)
 		s = c->seg[which];
 		s.sel = sel;
 		s.base = (uint32_t)sel << 4;
+		if (!(s.attr & ATTR_P)) { /* was null: its limit means nothing */
+			s.limit = 0xffff;
+			s.attr = 0x93;
+		}
 		bt_seg_set(c, which, &s);
 		return BT_OK;
 	}
@@ -209,8 +226,14 @@ static bool seg_type_ok(const struct bt_cpu *c, const struct hv_seg *s, enum bt_
 	return !(s->attr & TYPE_CODE) || (s->attr & TYPE_RW);
 }
 
-enum bt_res bt_seg_address(struct bt_cpu *c, unsigned seg, uint64_t off, unsigned size, enum bt_access access,
-			   gva_t *out)
+bool bt_seg_inside(const struct bt_cpu *c, unsigned seg, uint64_t off, unsigned size,
+		   enum bt_access access)
+{
+	return seg_type_ok(c, &c->seg[seg], access) && seg_limit_ok(&c->seg[seg], off, size);
+}
+
+enum bt_res bt_seg_address(struct bt_cpu *c, unsigned seg, uint64_t off, unsigned size,
+			   enum bt_access access, gva_t *out)
 {
 	const struct hv_seg *s = &c->seg[seg];
 	uint8_t vector = seg == HV_SS ? EXC_SS : EXC_GP;
@@ -223,7 +246,7 @@ enum bt_res bt_seg_address(struct bt_cpu *c, unsigned seg, uint64_t off, unsigne
 		*out = va;
 		return BT_OK;
 	}
-	if (!seg_type_ok(c, s, access) || !seg_limit_ok(s, off, size))
+	if (!bt_seg_inside(c, seg, off, size, access))
 		return res_fault(c, vector, 0);
 	*out = (s->base + off) & 0xffffffffu;
 	return BT_OK;
@@ -253,7 +276,8 @@ enum bt_res bt_seg_linear(struct bt_cpu *c, const struct bt_insn *i, gva_t *out)
 	return bt_insn_mem(c, i, 0, i->memsize ? i->memsize : 1, BT_READ, out);
 }
 
-enum bt_res bt_op_read(struct bt_cpu *c, const struct bt_insn *i, unsigned n, unsigned size, uint64_t *v)
+enum bt_res bt_op_read(struct bt_cpu *c, const struct bt_insn *i, unsigned n, unsigned size,
+		       uint64_t *v)
 {
 	gva_t va;
 	enum bt_res r;
@@ -271,7 +295,8 @@ enum bt_res bt_op_read(struct bt_cpu *c, const struct bt_insn *i, unsigned n, un
 	return r ? r : bt_mem_read(c, va, v, size);
 }
 
-enum bt_res bt_op_write(struct bt_cpu *c, const struct bt_insn *i, unsigned n, unsigned size, uint64_t v)
+enum bt_res bt_op_write(struct bt_cpu *c, const struct bt_insn *i, unsigned n, unsigned size,
+			uint64_t v)
 {
 	gva_t va;
 	enum bt_res r;

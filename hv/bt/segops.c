@@ -2,10 +2,9 @@
 /*
  * hv/bt/segops.c - instructions on segment registers, LDT, TR and selectors.
  *
- * What      mov/push/pop with a segment register, lds and friends, lldt, ltr, sldt, str, lar, lsl, verr, verw,
- *           arpl, rd/wr fs/gs base.
- * Threads   The vCPU thread, active as a DSM reader.
- * I/O       Guest memory only.
+ * What      mov/push/pop with a segment register, lds and friends, lldt, ltr, sldt, str, lar, lsl,
+ * verr, verw, arpl, rd/wr fs/gs base. Threads   The vCPU thread, active as a DSM reader. I/O Guest
+ * memory only.
  */
 #include "hv/bt/sysint.h"
 
@@ -101,11 +100,26 @@ static enum bt_next load_far_pointer(struct bt_cpu *c, const struct bt_insn *i, 
 	return seg_loaded(c, i, which);
 }
 
-SYS_FN(bt_sys_lds) { return load_far_pointer(c, i, HV_DS); }
-SYS_FN(bt_sys_les) { return load_far_pointer(c, i, HV_ES); }
-SYS_FN(bt_sys_lfs) { return load_far_pointer(c, i, HV_FS); }
-SYS_FN(bt_sys_lgs) { return load_far_pointer(c, i, HV_GS); }
-SYS_FN(bt_sys_lss) { return load_far_pointer(c, i, HV_SS); }
+SYS_FN(bt_sys_lds)
+{
+	return load_far_pointer(c, i, HV_DS);
+}
+SYS_FN(bt_sys_les)
+{
+	return load_far_pointer(c, i, HV_ES);
+}
+SYS_FN(bt_sys_lfs)
+{
+	return load_far_pointer(c, i, HV_FS);
+}
+SYS_FN(bt_sys_lgs)
+{
+	return load_far_pointer(c, i, HV_GS);
+}
+SYS_FN(bt_sys_lss)
+{
+	return load_far_pointer(c, i, HV_SS);
+}
 
 /* --- LDT and TR --- */
 static enum bt_res read_system(struct bt_cpu *c, uint16_t sel, struct desc *d)
@@ -186,8 +200,14 @@ static enum bt_next store_selector(struct bt_cpu *c, const struct bt_insn *i, ui
 	return next_insn(c, i);
 }
 
-SYS_FN(bt_sys_sldt) { return store_selector(c, i, c->ldt.sel); }
-SYS_FN(bt_sys_str) { return store_selector(c, i, c->tr.sel); }
+SYS_FN(bt_sys_sldt)
+{
+	return store_selector(c, i, c->ldt.sel);
+}
+SYS_FN(bt_sys_str)
+{
+	return store_selector(c, i, c->tr.sel);
+}
 
 /* --- lar, lsl, verr, verw: ZF says whether the selector may be seen --- */
 static enum bt_next set_zf(struct bt_cpu *c, const struct bt_insn *i, bool zf)
@@ -196,10 +216,9 @@ static enum bt_next set_zf(struct bt_cpu *c, const struct bt_insn *i, bool zf)
 	return next_insn(c, i);
 }
 
-/* BT_OK with *seen false: outside the table or null.  Does not fault on the selector itself. */
+/* BT_OK with *seen false: outside the table or null, which is not a fault here. */
 static enum bt_res look_at(struct bt_cpu *c, uint16_t sel, struct desc *d, bool *seen)
 {
-	struct bt_exception keep = c->exc;
 	uint32_t limit = sel & 4 ? c->ldt.limit : c->gdt_limit;
 	enum bt_res r;
 
@@ -209,7 +228,6 @@ static enum bt_res look_at(struct bt_cpu *c, uint16_t sel, struct desc *d, bool 
 	r = bt_desc_read(c, sel, EXC_GP, 0, d);
 	if (r)
 		return r;
-	c->exc = keep;
 	*seen = true;
 	return BT_OK;
 }
@@ -224,8 +242,10 @@ static bool may_see(const struct bt_cpu *c, uint16_t sel, const struct desc *d)
 static enum bt_next lar_lsl(struct bt_cpu *c, const struct bt_insn *i, bool lsl)
 {
 	/* system types that lar and lsl answer for; long mode has fewer */
-	static const uint16_t lar_types = 0x1a3e, lar_types64 = 0x1a04, lsl_types = 0x0a0e, lsl_types64 = 0x0a04;
-	uint16_t types = lsl ? (cpu_lma(c) ? lsl_types64 : lsl_types) : (cpu_lma(c) ? lar_types64 : lar_types);
+	static const uint16_t lar_types = 0x1a3e, lar_types64 = 0x1a04, lsl_types = 0x0a0e,
+			      lsl_types64 = 0x0a04;
+	uint16_t types = lsl ? (cpu_lma(c) ? lsl_types64 : lsl_types)
+			     : (cpu_lma(c) ? lar_types64 : lar_types);
 	struct desc d;
 	uint64_t v;
 	bool seen;
@@ -240,8 +260,14 @@ static enum bt_next lar_lsl(struct bt_cpu *c, const struct bt_insn *i, bool lsl)
 	return set_zf(c, i, true);
 }
 
-SYS_FN(bt_sys_lar) { return lar_lsl(c, i, false); }
-SYS_FN(bt_sys_lsl) { return lar_lsl(c, i, true); }
+SYS_FN(bt_sys_lar)
+{
+	return lar_lsl(c, i, false);
+}
+SYS_FN(bt_sys_lsl)
+{
+	return lar_lsl(c, i, true);
+}
 
 static enum bt_next ver(struct bt_cpu *c, const struct bt_insn *i, bool write)
 {
@@ -262,8 +288,14 @@ static enum bt_next ver(struct bt_cpu *c, const struct bt_insn *i, bool write)
 	return set_zf(c, i, ok);
 }
 
-SYS_FN(bt_sys_verr) { return ver(c, i, false); }
-SYS_FN(bt_sys_verw) { return ver(c, i, true); }
+SYS_FN(bt_sys_verr)
+{
+	return ver(c, i, false);
+}
+SYS_FN(bt_sys_verw)
+{
+	return ver(c, i, true);
+}
 
 SYS_FN(bt_sys_arpl)
 {
@@ -281,7 +313,8 @@ SYS_FN(bt_sys_arpl)
 }
 
 /* --- rdfsbase and friends --- */
-static enum bt_next base_access(struct bt_cpu *c, const struct bt_insn *i, enum hv_sreg which, bool write)
+static enum bt_next base_access(struct bt_cpu *c, const struct bt_insn *i, enum hv_sreg which,
+				bool write)
 {
 	uint64_t *base = which == HV_FS ? &c->fs_base : &c->gs_base;
 	uint64_t v;
@@ -300,7 +333,19 @@ static enum bt_next base_access(struct bt_cpu *c, const struct bt_insn *i, enum 
 	return next_insn(c, i);
 }
 
-SYS_FN(bt_sys_rdfsbase) { return base_access(c, i, HV_FS, false); }
-SYS_FN(bt_sys_rdgsbase) { return base_access(c, i, HV_GS, false); }
-SYS_FN(bt_sys_wrfsbase) { return base_access(c, i, HV_FS, true); }
-SYS_FN(bt_sys_wrgsbase) { return base_access(c, i, HV_GS, true); }
+SYS_FN(bt_sys_rdfsbase)
+{
+	return base_access(c, i, HV_FS, false);
+}
+SYS_FN(bt_sys_rdgsbase)
+{
+	return base_access(c, i, HV_GS, false);
+}
+SYS_FN(bt_sys_wrfsbase)
+{
+	return base_access(c, i, HV_FS, true);
+}
+SYS_FN(bt_sys_wrgsbase)
+{
+	return base_access(c, i, HV_GS, true);
+}

@@ -15,6 +15,7 @@
 #define META_SIZE(m) ((m) & 0x3ff)
 #define META_ACCESS(m) ((m) >> 10 & 0x3f)
 #define META_INDEX(m) ((m) >> 16 & 0xff)
+#define META_SEG(m) ((m) >> 25 & 7)
 
 static inline uint8_t *bounce_at(struct bt_cpu *c, gva_t va)
 {
@@ -114,6 +115,16 @@ void *tr_slow_mem(struct bt_cpu *c, gva_t va, uint32_t meta, uint8_t *pc)
 		return leave(c, TR_EXIT_ONE);
 	fpu_again(c, live);
 	return host;
+}
+
+/* Limit and type of a segment outside 64-bit mode; the linear address is in the slot. */
+void *tr_slow_seg(struct bt_cpu *c, uint64_t off, uint32_t meta, uint8_t *pc)
+{
+	c->rip = rip_of(c, meta, pc);
+	if (bt_seg_address(c, META_SEG(meta), off, META_SIZE(meta), META_ACCESS(meta) & TR_WRITE ? BT_WRITE : BT_READ,
+			   &c->scratch[SLOT_ADDR]) != BT_OK)
+		return leave(c, TR_EXIT_AGAIN);
+	return c;
 }
 
 /* Before a write through the bounce buffer: makes sure that it will succeed, and gets the old bytes. */

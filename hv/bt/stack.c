@@ -2,10 +2,9 @@
 /*
  * hv/bt/stack.c - pushes and pops of the system half, several at once or not at all.
  *
- * What      Frames are collected first; when every byte of them is writable in one active period, they are
- *           written.  So an instruction or event that needs a stack page from another node simply restarts.
- * Threads   The vCPU thread, active as a DSM reader.
- * I/O       Guest memory only.
+ * What      Frames are collected first; when every byte of them is writable in one active period,
+ * they are written.  So an instruction or event that needs a stack page from another node simply
+ * restarts. Threads   The vCPU thread, active as a DSM reader. I/O       Guest memory only.
  */
 #include "hv/bt/sysint.h"
 
@@ -28,7 +27,8 @@ void bt_stack_store_sp(struct bt_cpu *c, const struct stack *s)
 		c->gpr[HV_RSP] = s->sp & s->mask;
 }
 
-static enum bt_res stack_address(struct bt_cpu *c, const struct stack *s, uint64_t sp, unsigned size, gva_t *va)
+static enum bt_res stack_address(struct bt_cpu *c, const struct stack *s, uint64_t sp,
+				 unsigned size, gva_t *va)
 {
 	bool down = (s->ss.attr & TYPE_CE) && (s->ss.attr & ATTR_S);
 

@@ -5,8 +5,8 @@
  * What      SDM vol 3, table 9-1.  A state from outside is checked before anything of it is taken.
  * Threads   The vCPU thread, between instructions, guest FPU state parked.
  * I/O       None.
- * Limits    XCR0 is 1 or 0: there is no xsave.  A soft interrupt under delivery is dropped: rip still points
- *           at the instruction, which raises it again.
+ * Limits    XCR0 is 1 or 0: there is no xsave.  A soft interrupt under delivery is dropped: rip
+ * still points at the instruction, which raises it again.
  */
 #include "hv/bt/sysint.h"
 
@@ -46,7 +46,9 @@ void bt_cpu_reset(struct bt_cpu *c)
 		struct hv_seg s = { .base = 0, .limit = 0xffff, .sel = 0, .attr = 0x93 };
 
 		if (k == HV_CS)
-			s = (struct hv_seg){ .base = 0xffff0000u, .limit = 0xffff, .sel = 0xf000, .attr = 0x9b };
+			s = (struct hv_seg){
+				.base = 0xffff0000u, .limit = 0xffff, .sel = 0xf000, .attr = 0x9b
+			};
 		bt_seg_set(c, k, &s);
 	}
 	c->ldt = (struct hv_seg){ .limit = 0xffff, .attr = 0x82 };
@@ -125,7 +127,9 @@ void bt_state_get(struct bt_cpu *c, struct hv_cpu_state *out)
 	if (c->exc.pending) {
 		out->event_valid = true;
 		out->event_vector = c->exc.vector;
-		out->event_type = c->exc.kind == BT_EVENT_EXTERNAL ? 0 : c->exc.kind == BT_EVENT_NMI ? 2 : 3;
+		out->event_type = c->exc.kind == BT_EVENT_EXTERNAL ? 0
+				  : c->exc.kind == BT_EVENT_NMI    ? 2
+								   : 3;
 		out->event_has_error = c->exc.has_error;
 		out->event_error = c->exc.error;
 		if (c->exc.kind == BT_EVENT_FAULT && c->exc.vector == EXC_PF)
@@ -141,7 +145,8 @@ static bool control_valid(const struct bt_cpu *c, const struct hv_cpu_state *s)
 		return false;
 	if (lma != (pg && (s->efer & EFER_LME)) || (lma && !(s->cr4 & CR4_PAE)))
 		return false;
-	if ((s->efer & ~(EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE)) || (s->cr4 & ~bt_cr4_allowed(c)))
+	if ((s->efer & ~(EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE)) ||
+	    (s->cr4 & ~bt_cr4_allowed(c)))
 		return false;
 	if ((lma && (s->cr3 & ~(c->phys_mask | 0xfff))) || s->cr8 > 15 || s->xcr0 > 1)
 		return false;
@@ -155,18 +160,21 @@ static bool state_valid(const struct bt_cpu *c, const struct hv_cpu_state *s)
 
 	if (!control_valid(c, s))
 		return false;
-	if ((s->rflags & ~(uint64_t)RFLAGS_ALL) || (s->rflags & RFLAGS_VM) || !(s->rflags & RFLAGS_FIXED))
+	if ((s->rflags & ~(uint64_t)RFLAGS_ALL) || (s->rflags & RFLAGS_VM) ||
+	    !(s->rflags & RFLAGS_FIXED))
 		return false;
 	if (code64 ? !va_canonical(s->rip) || (s->seg[HV_CS].attr & ATTR_DB) : s->rip >> 32 != 0)
 		return false;
 	if (!va_canonical(s->seg[HV_FS].base) || !va_canonical(s->seg[HV_GS].base) ||
-	    !va_canonical(s->kernel_gs_base) || !va_canonical(s->gdt_base) || !va_canonical(s->idt_base) ||
-	    !va_canonical(s->tr.base) || !va_canonical(s->ldt.base) || !va_canonical(s->lstar) ||
-	    !va_canonical(s->cstar) || !va_canonical(s->sysenter_esp) || !va_canonical(s->sysenter_eip))
+	    !va_canonical(s->kernel_gs_base) || !va_canonical(s->gdt_base) ||
+	    !va_canonical(s->idt_base) || !va_canonical(s->tr.base) || !va_canonical(s->ldt.base) ||
+	    !va_canonical(s->lstar) || !va_canonical(s->cstar) || !va_canonical(s->sysenter_esp) ||
+	    !va_canonical(s->sysenter_eip))
 		return false;
 	if (s->dr[6] >> 32 || s->dr[7] >> 32)
 		return false;
-	if (s->event_valid && s->event_type != 0 && s->event_type != 2 && s->event_type != 3 && s->event_type != 4)
+	if (s->event_valid && s->event_type != 0 && s->event_type != 2 && s->event_type != 3 &&
+	    s->event_type != 4)
 		return false;
 	/* fxrstor would fault on these */
 	return !(load_le(s->fxsave + FX_MXCSR, 4) & ~(uint64_t)(mask ? mask & 0xffff : 0xffbf));
@@ -179,7 +187,9 @@ static void set_event(struct bt_cpu *c, const struct hv_cpu_state *in)
 		return;
 	c->exc.pending = true;
 	c->exc.vector = in->event_vector;
-	c->exc.kind = in->event_type == 0 ? BT_EVENT_EXTERNAL : in->event_type == 2 ? BT_EVENT_NMI : BT_EVENT_FAULT;
+	c->exc.kind = in->event_type == 0   ? BT_EVENT_EXTERNAL
+		      : in->event_type == 2 ? BT_EVENT_NMI
+					    : BT_EVENT_FAULT;
 	c->exc.has_error = in->event_has_error;
 	c->exc.error = in->event_error;
 	c->exc.cr2 = in->cr2;

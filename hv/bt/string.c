@@ -2,21 +2,20 @@
 /*
  * hv/bt/string.c - movs, stos, lods, scas, cmps with and without rep.
  *
- * What      A run of elements that lies in one source and one destination page, both held in one active
- *           period, is done by the host's own string instruction on host addresses: same element size, same
- *           direction, so overlap behaves as the guest's would.  Anything else (page crossing, MMIO, a limit
- *           near) goes element by element.  Registers are brought up to date after each run; a fault, an exit
- *           or a kick leaves the instruction restartable.
- * Threads   The vCPU thread, active as a DSM reader.
- * I/O       Guest memory, MMIO exits.
- * Limits    Single stepping (TF) traps once per instruction, not per iteration.
+ * What      A run of elements that lies in one source and one destination page, both held in one
+ * active period, is done by the host's own string instruction on host addresses: same element size,
+ * same direction, so overlap behaves as the guest's would.  Anything else (page crossing, MMIO, a
+ * limit near) goes element by element.  Registers are brought up to date after each run; a fault,
+ * an exit or a kick leaves the instruction restartable. Threads   The vCPU thread, active as a DSM
+ * reader. I/O       Guest memory, MMIO exits. Limits    Single stepping (TF) traps once per
+ * instruction, not per iteration.
  */
 #include "hv/bt/sysint.h"
 
 struct str {
 	const struct bt_insn *i;
 	unsigned size;
-	uint64_t mask;	/* of addresses and the count */
+	uint64_t mask;  /* of addresses and the count */
 	uint64_t count; /* elements left */
 	bool down;
 };
@@ -59,7 +58,8 @@ struct side {
 	struct mmu_ref ref;
 };
 
-/* Elements from here that stay in the page, in the address size and within `limit`; 0: use single steps. */
+/* Elements from here that stay in the page, in the address size and within `limit`; 0: use single
+ * steps. */
 static uint64_t side_room(const struct str *s, const struct bt_cpu *c, const struct side *x)
 {
 	unsigned at = (unsigned)(x->va & (PAGE_SIZE - 1));
@@ -82,27 +82,25 @@ static enum bt_res side_address(struct bt_cpu *c, const struct str *s, struct si
 	return bt_seg_address(c, x->seg, c->gpr[x->reg] & s->mask, s->size, x->access, &x->va);
 }
 
-/* Outside 64-bit mode: the last element of a run must be within the limit too, or the run is cut to one. */
-static uint64_t side_limit(struct bt_cpu *c, const struct str *s, const struct side *x, uint64_t n)
+/* Outside 64-bit mode: the last element of a run must be within the limit too, or the run is cut to
+ * one. */
+static uint64_t side_limit(const struct bt_cpu *c, const struct str *s, const struct side *x,
+			   uint64_t n)
 {
 	uint64_t ea = c->gpr[x->reg] & s->mask, last = (n - 1) * s->size;
-	struct bt_exception keep = c->exc;
-	gva_t va;
 
 	if (cpu_code64(c) || n <= 1)
 		return n;
-	if (bt_seg_address(c, x->seg, (s->down ? ea - last : ea + last) & s->mask, s->size, x->access, &va)) {
-		c->exc = keep;
-		return 1;
-	}
-	return n;
+	ea = (s->down ? ea - last : ea + last) & s->mask;
+	return bt_seg_inside(c, x->seg, ea, s->size, x->access) ? n : 1;
 }
 
 /*
- * Prepares a run: *n elements that both sides have in RAM, host addresses in x[].ref, or *n = 0: do one element
- * by bt_mem_*.  Checks the sides in order, so the first one's fault comes first.
+ * Prepares a run: *n elements that both sides have in RAM, host addresses in x[].ref, or *n = 0: do
+ * one element by bt_mem_*.  Checks the sides in order, so the first one's fault comes first.
  */
-static enum bt_res str_run(struct bt_cpu *c, const struct str *s, struct side *x, unsigned sides, uint64_t *n)
+static enum bt_res str_run(struct bt_cpu *c, const struct str *s, struct side *x, unsigned sides,
+			   uint64_t *n)
 {
 	uint64_t q, room;
 	enum bt_res r;
@@ -142,13 +140,14 @@ static void str_wrote(struct bt_cpu *c, const struct str *s, const struct side *
 		bt_cache_wrote(c, first, (unsigned)(n * s->size));
 }
 
-/* Runs a host string instruction under the guest's direction; the flag is clear again afterwards, as the ABI has it. */
-#define HOST_STRING(down, insn, ...)                                                                         \
-	do {                                                                                                 \
-		if (down)                                                                                    \
-			__asm__ volatile("std; " insn "; cld" __VA_ARGS__);                                  \
-		else                                                                                         \
-			__asm__ volatile(insn __VA_ARGS__);                                                  \
+/* Runs a host string instruction under the guest's direction; the flag is clear again afterwards,
+ * as the ABI has it. */
+#define HOST_STRING(down, insn, ...)                                        \
+	do {                                                                \
+		if (down)                                                   \
+			__asm__ volatile("std; " insn "; cld" __VA_ARGS__); \
+		else                                                        \
+			__asm__ volatile(insn __VA_ARGS__);                 \
 	} while (0)
 
 /* --- movs --- */
@@ -156,10 +155,18 @@ static void host_movs(void *dst, const void *src, uint64_t n, unsigned size, boo
 {
 #define REGS : "+D"(dst), "+S"(src), "+c"(n) : : "memory"
 	switch (size) {
-	case 1: HOST_STRING(down, "rep movsb", REGS); break;
-	case 2: HOST_STRING(down, "rep movsw", REGS); break;
-	case 4: HOST_STRING(down, "rep movsl", REGS); break;
-	default: HOST_STRING(down, "rep movsq", REGS); break;
+	case 1:
+		HOST_STRING(down, "rep movsb", REGS);
+		break;
+	case 2:
+		HOST_STRING(down, "rep movsw", REGS);
+		break;
+	case 4:
+		HOST_STRING(down, "rep movsl", REGS);
+		break;
+	default:
+		HOST_STRING(down, "rep movsq", REGS);
+		break;
 	}
 #undef REGS
 }
@@ -227,10 +234,18 @@ static void host_stos(void *dst, uint64_t v, uint64_t n, unsigned size, bool dow
 {
 #define REGS : "+D"(dst), "+c"(n) : "a"(v) : "memory"
 	switch (size) {
-	case 1: HOST_STRING(down, "rep stosb", REGS); break;
-	case 2: HOST_STRING(down, "rep stosw", REGS); break;
-	case 4: HOST_STRING(down, "rep stosl", REGS); break;
-	default: HOST_STRING(down, "rep stosq", REGS); break;
+	case 1:
+		HOST_STRING(down, "rep stosb", REGS);
+		break;
+	case 2:
+		HOST_STRING(down, "rep stosw", REGS);
+		break;
+	case 4:
+		HOST_STRING(down, "rep stosl", REGS);
+		break;
+	default:
+		HOST_STRING(down, "rep stosq", REGS);
+		break;
 	}
 #undef REGS
 }
@@ -293,51 +308,69 @@ SYS_FN(bt_sys_lods)
 
 static void set_arith(struct bt_cpu *c, uint64_t ax)
 {
-	c->rflags = (c->rflags & ~(uint64_t)RFLAGS_ARITH) | (ax >> 8 & 0xd5) | (ax & 1 ? RFLAGS_OF : 0);
+	c->rflags =
+		(c->rflags & ~(uint64_t)RFLAGS_ARITH) | (ax >> 8 & 0xd5) | (ax & 1 ? RFLAGS_OF : 0);
 }
 
 /* Elements done of n, until the comparison ends the loop; *ax gets lahf and seto. */
-static uint64_t host_scas(const void *dst, uint64_t *ax, uint64_t n, unsigned size, bool down, bool repne)
+static uint64_t host_scas(const void *dst, uint64_t *ax, uint64_t n, unsigned size, bool down,
+			  bool repne)
 {
 	uint64_t left = n;
 
 #define REGS : "+D"(dst), "+c"(left), "+a"(*ax) : : "memory", "cc"
-#define SCAS(insn)                                                                                           \
-	do {                                                                                                 \
-		if (repne)                                                                                   \
-			HOST_STRING(down, "repne " insn HOST_FLAGS, REGS);                                   \
-		else                                                                                         \
-			HOST_STRING(down, "repe " insn HOST_FLAGS, REGS);                                    \
+#define SCAS(insn)                                                         \
+	do {                                                               \
+		if (repne)                                                 \
+			HOST_STRING(down, "repne " insn HOST_FLAGS, REGS); \
+		else                                                       \
+			HOST_STRING(down, "repe " insn HOST_FLAGS, REGS);  \
 	} while (0)
 	switch (size) {
-	case 1: SCAS("scasb"); break;
-	case 2: SCAS("scasw"); break;
-	case 4: SCAS("scasl"); break;
-	default: SCAS("scasq"); break;
+	case 1:
+		SCAS("scasb");
+		break;
+	case 2:
+		SCAS("scasw");
+		break;
+	case 4:
+		SCAS("scasl");
+		break;
+	default:
+		SCAS("scasq");
+		break;
 	}
 #undef SCAS
 #undef REGS
 	return n - left;
 }
 
-static uint64_t host_cmps(const void *dst, const void *src, uint64_t *ax, uint64_t n, unsigned size, bool down,
-			  bool repne)
+static uint64_t host_cmps(const void *dst, const void *src, uint64_t *ax, uint64_t n, unsigned size,
+			  bool down, bool repne)
 {
 	uint64_t left = n;
 
 #define REGS : "+D"(dst), "+S"(src), "+c"(left), "=&a"(*ax) : : "memory", "cc"
-#define CMPS(insn)                                                                                           \
-	do {                                                                                                 \
-		if (repne)                                                                                   \
-			HOST_STRING(down, "repne " insn HOST_FLAGS, REGS);                                   \
-		else                                                                                         \
-			HOST_STRING(down, "repe " insn HOST_FLAGS, REGS);                                    \
+#define CMPS(insn)                                                         \
+	do {                                                               \
+		if (repne)                                                 \
+			HOST_STRING(down, "repne " insn HOST_FLAGS, REGS); \
+		else                                                       \
+			HOST_STRING(down, "repe " insn HOST_FLAGS, REGS);  \
 	} while (0)
 	switch (size) {
-	case 1: CMPS("cmpsb"); break;
-	case 2: CMPS("cmpsw"); break;
-	case 4: CMPS("cmpsl"); break;
-	default: CMPS("cmpsq"); break;
+	case 1:
+		CMPS("cmpsb");
+		break;
+	case 2:
+		CMPS("cmpsw");
+		break;
+	case 4:
+		CMPS("cmpsl");
+		break;
+	default:
+		CMPS("cmpsq");
+		break;
 	}
 #undef CMPS
 #undef REGS
@@ -380,7 +413,8 @@ SYS_FN(bt_sys_scas)
 	return next_insn(c, i);
 }
 
-static enum bt_res cmps_one(struct bt_cpu *c, const struct str *s, const struct side *x, uint64_t *ax)
+static enum bt_res cmps_one(struct bt_cpu *c, const struct str *s, const struct side *x,
+			    uint64_t *ax)
 {
 	uint64_t a, b = 0;
 	enum bt_res r = held_read(c, x[0].va, &a, s->size);
@@ -408,7 +442,8 @@ SYS_FN(bt_sys_cmps)
 		if (str_run(c, &s, x, 2, &n))
 			return BT_AGAIN;
 		if (n) {
-			n = host_cmps(x[1].ref.host, x[0].ref.host, &ax, n, s.size, s.down, i->rep == 0xf2);
+			n = host_cmps(x[1].ref.host, x[0].ref.host, &ax, n, s.size, s.down,
+				      i->rep == 0xf2);
 		} else {
 			if (cmps_one(c, &s, x, &ax))
 				return BT_AGAIN;

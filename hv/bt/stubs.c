@@ -179,6 +179,7 @@ void tr_stubs_emit(struct bt_translator *t)
 	e_jmp(e, t->st_leave);
 	t->st_mem = emit_mem(t, tr_slow_mem);
 	t->st_bounce = emit_mem(t, tr_slow_bounce);
+	t->st_seg = emit_mem(t, tr_slow_seg);
 	t->st_sys = emit_sys(t);
 	t->st_fpu = emit_plain_call(t, bt_fpu_load, false);
 	t->st_pause = emit_plain_call(t, tr_slow_pause, false);

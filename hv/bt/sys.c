@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * hv/bt/sys.c - the table of instructions that run in C, and the small ones: flags, hlt, cpuid, tsc, fxsave.
+ * hv/bt/sys.c - the table of instructions that run in C, and the small ones: flags, hlt, cpuid,
+ * tsc, fxsave.
  *
- * What      bt_sys_lookup gives the function of a mnemonic; NULL means that no such instruction is offered.
- * Threads   The vCPU thread, active as a DSM reader.
- * I/O       Guest memory; the host's TSC.
- * Limits    monitor, mwait, xsave, SVM and VMX instructions are not offered (#UD), nor are they in CPUID.
+ * What      bt_sys_lookup gives the function of a mnemonic; NULL means that no such instruction is
+ * offered. Threads   The vCPU thread, active as a DSM reader. I/O       Guest memory; the host's
+ * TSC. Limits    monitor, mwait, xsave, SVM and VMX instructions are not offered (#UD), nor are
+ * they in CPUID.
  */
 #include "hv/bt/sysint.h"
 
@@ -183,7 +184,8 @@ SYS_FN(bt_sys_rdpmc)
 #define FX_HEAD 160u /* control words and ST0-7 */
 #define FX_MXCSR 24u
 
-static enum bt_res fx_address(struct bt_cpu *c, const struct bt_insn *i, enum bt_access access, gva_t *va)
+static enum bt_res fx_address(struct bt_cpu *c, const struct bt_insn *i, enum bt_access access,
+			      gva_t *va)
 {
 	enum bt_res r;
 
@@ -251,6 +253,7 @@ SYS_FN(bt_sys_fxrstor)
 }
 
 /* --- the table --- */
+/* clang-format off */
 #define M(name, fn) [ZYDIS_MNEMONIC_##name] = fn
 static const bt_sys_fn by_mnemonic[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
 	M(MOV, bt_sys_mov), M(PUSH, bt_sys_push), M(POP, bt_sys_pop),
@@ -289,6 +292,7 @@ static const bt_sys_fn by_mnemonic[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
 	M(AAM, bt_sys_aam), M(AAD, bt_sys_aad), M(XLAT, bt_sys_xlat), M(SALC, bt_sys_salc),
 	M(LAHF, bt_sys_lahf), M(SAHF, bt_sys_sahf),
 };
+/* clang-format on */
 
 bt_sys_fn bt_sys_lookup(uint16_t mnemonic)
 {
@@ -298,16 +302,27 @@ bt_sys_fn bt_sys_lookup(uint16_t mnemonic)
 unsigned bt_string_size(uint16_t mnemonic)
 {
 	switch (mnemonic) {
-	case ZYDIS_MNEMONIC_INSB: case ZYDIS_MNEMONIC_OUTSB: case ZYDIS_MNEMONIC_MOVSB:
-	case ZYDIS_MNEMONIC_STOSB: case ZYDIS_MNEMONIC_LODSB: case ZYDIS_MNEMONIC_SCASB:
+	case ZYDIS_MNEMONIC_INSB:
+	case ZYDIS_MNEMONIC_OUTSB:
+	case ZYDIS_MNEMONIC_MOVSB:
+	case ZYDIS_MNEMONIC_STOSB:
+	case ZYDIS_MNEMONIC_LODSB:
+	case ZYDIS_MNEMONIC_SCASB:
 	case ZYDIS_MNEMONIC_CMPSB:
 		return 1;
-	case ZYDIS_MNEMONIC_INSW: case ZYDIS_MNEMONIC_OUTSW: case ZYDIS_MNEMONIC_MOVSW:
-	case ZYDIS_MNEMONIC_STOSW: case ZYDIS_MNEMONIC_LODSW: case ZYDIS_MNEMONIC_SCASW:
+	case ZYDIS_MNEMONIC_INSW:
+	case ZYDIS_MNEMONIC_OUTSW:
+	case ZYDIS_MNEMONIC_MOVSW:
+	case ZYDIS_MNEMONIC_STOSW:
+	case ZYDIS_MNEMONIC_LODSW:
+	case ZYDIS_MNEMONIC_SCASW:
 	case ZYDIS_MNEMONIC_CMPSW:
 		return 2;
-	case ZYDIS_MNEMONIC_MOVSQ: case ZYDIS_MNEMONIC_STOSQ: case ZYDIS_MNEMONIC_LODSQ:
-	case ZYDIS_MNEMONIC_SCASQ: case ZYDIS_MNEMONIC_CMPSQ:
+	case ZYDIS_MNEMONIC_MOVSQ:
+	case ZYDIS_MNEMONIC_STOSQ:
+	case ZYDIS_MNEMONIC_LODSQ:
+	case ZYDIS_MNEMONIC_SCASQ:
+	case ZYDIS_MNEMONIC_CMPSQ:
 		return 8;
 	default:
 		return 4;

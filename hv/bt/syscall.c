@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * hv/bt/syscall.c - the fast ways into the kernel and out: syscall, sysret, sysenter, sysexit, swapgs.
+ * hv/bt/syscall.c - the fast ways into the kernel and out: syscall, sysret, sysenter, sysexit,
+ * swapgs.
  *
  * What      SDM vol 2; syscall and sysret outside 64-bit mode as AMD has them.
  * Threads   The vCPU thread.
@@ -58,7 +59,8 @@ SYS_FN(bt_sys_sysret)
 	if (c->cpl != 0 || (wide && !va_canonical(target)))
 		return fault_gp0(c);
 	if (cpu_lma(c))
-		c->rflags = (c->gpr[HV_R11] & RFLAGS_ALL & ~(uint64_t)(RFLAGS_RF | RFLAGS_VM)) | RFLAGS_FIXED;
+		c->rflags = (c->gpr[HV_R11] & RFLAGS_ALL & ~(uint64_t)(RFLAGS_RF | RFLAGS_VM)) |
+			    RFLAGS_FIXED;
 	else
 		c->rflags |= RFLAGS_IF;
 	flat_pair(c, (uint16_t)(sel + (wide ? 16 : 0)), (uint16_t)(sel + 8), 3, wide);
@@ -91,7 +93,8 @@ SYS_FN(bt_sys_sysexit)
 		return fault_gp0(c);
 	if (wide && (!va_canonical(c->gpr[HV_RCX]) || !va_canonical(c->gpr[HV_RDX])))
 		return fault_gp0(c);
-	flat_pair(c, (uint16_t)(sel + (wide ? 32 : 16)), (uint16_t)(sel + (wide ? 40 : 24)), 3, wide);
+	flat_pair(c, (uint16_t)(sel + (wide ? 32 : 16)), (uint16_t)(sel + (wide ? 40 : 24)), 3,
+		  wide);
 	c->gpr[HV_RSP] = wide ? c->gpr[HV_RCX] : (uint32_t)c->gpr[HV_RCX];
 	c->rip = wide ? c->gpr[HV_RDX] : (uint32_t)c->gpr[HV_RDX];
 	bt_mode_update(c);

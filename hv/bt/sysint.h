@@ -11,11 +11,13 @@
 #include "hv/bt/cpu.h"
 
 /* --- vectors and control bits --- */
+/* clang-format off */
 enum {
 	EXC_DE = 0, EXC_DB = 1, EXC_NMI = 2, EXC_BP = 3, EXC_OF = 4, EXC_BR = 5, EXC_UD = 6, EXC_NM = 7,
 	EXC_DF = 8, EXC_TS = 10, EXC_NP = 11, EXC_SS = 12, EXC_GP = 13, EXC_PF = 14, EXC_MF = 16,
 	EXC_AC = 17, EXC_MC = 18, EXC_XM = 19,
 };
+/* clang-format on */
 
 #define CR0_PE 0x1ull
 #define CR0_MP 0x2ull
@@ -86,14 +88,38 @@ enum {
 #define PF_RSVD 0x8u
 #define PF_I 0x10u
 
-static inline bool cpu_lma(const struct bt_cpu *c) { return c->efer & EFER_LMA; }
-static inline bool cpu_code64(const struct bt_cpu *c) { return (c->mode & BT_MODE_CODE) == BT_MODE_CODE64; }
-static inline bool cpu_real(const struct bt_cpu *c) { return c->mode & BT_MODE_REAL; }
-static inline bool va_canonical(uint64_t va) { return (uint64_t)((int64_t)(va << 16) >> 16) == va; }
-static inline unsigned cpu_iopl(const struct bt_cpu *c) { return (c->rflags & RFLAGS_IOPL) >> 12; }
-static inline uint64_t size_mask(unsigned size) { return size >= 8 ? ~0ull : (1ull << (8 * size)) - 1; }
-static inline unsigned seg_type(const struct hv_seg *s) { return s->attr & ATTR_TYPE; }
-static inline unsigned seg_dpl(const struct hv_seg *s) { return (s->attr >> ATTR_DPL_SHIFT) & 3; }
+static inline bool cpu_lma(const struct bt_cpu *c)
+{
+	return c->efer & EFER_LMA;
+}
+static inline bool cpu_code64(const struct bt_cpu *c)
+{
+	return (c->mode & BT_MODE_CODE) == BT_MODE_CODE64;
+}
+static inline bool cpu_real(const struct bt_cpu *c)
+{
+	return c->mode & BT_MODE_REAL;
+}
+static inline bool va_canonical(uint64_t va)
+{
+	return (uint64_t)((int64_t)(va << 16) >> 16) == va;
+}
+static inline unsigned cpu_iopl(const struct bt_cpu *c)
+{
+	return (c->rflags & RFLAGS_IOPL) >> 12;
+}
+static inline uint64_t size_mask(unsigned size)
+{
+	return size >= 8 ? ~0ull : (1ull << (8 * size)) - 1;
+}
+static inline unsigned seg_type(const struct hv_seg *s)
+{
+	return s->attr & ATTR_TYPE;
+}
+static inline unsigned seg_dpl(const struct hv_seg *s)
+{
+	return (s->attr >> ATTR_DPL_SHIFT) & 3;
+}
 
 /* --- small copies and registers --- */
 static inline uint64_t load_le(const void *p, unsigned size)
@@ -101,20 +127,43 @@ static inline uint64_t load_le(const void *p, unsigned size)
 	uint64_t v = 0;
 
 	switch (size) {
-	case 1: return *(const uint8_t *)p;
-	case 2: { uint16_t w; __builtin_memcpy(&w, p, 2); return w; }
-	case 4: { uint32_t w; __builtin_memcpy(&w, p, 4); return w; }
-	default: __builtin_memcpy(&v, p, 8); return v;
+	case 1:
+		return *(const uint8_t *)p;
+	case 2: {
+		uint16_t w;
+		__builtin_memcpy(&w, p, 2);
+		return w;
+	}
+	case 4: {
+		uint32_t w;
+		__builtin_memcpy(&w, p, 4);
+		return w;
+	}
+	default:
+		__builtin_memcpy(&v, p, 8);
+		return v;
 	}
 }
 
 static inline void store_le(void *p, uint64_t v, unsigned size)
 {
 	switch (size) {
-	case 1: *(uint8_t *)p = (uint8_t)v; break;
-	case 2: { uint16_t w = (uint16_t)v; __builtin_memcpy(p, &w, 2); break; }
-	case 4: { uint32_t w = (uint32_t)v; __builtin_memcpy(p, &w, 4); break; }
-	default: __builtin_memcpy(p, &v, 8); break;
+	case 1:
+		*(uint8_t *)p = (uint8_t)v;
+		break;
+	case 2: {
+		uint16_t w = (uint16_t)v;
+		__builtin_memcpy(p, &w, 2);
+		break;
+	}
+	case 4: {
+		uint32_t w = (uint32_t)v;
+		__builtin_memcpy(p, &w, 4);
+		break;
+	}
+	default:
+		__builtin_memcpy(p, &v, 8);
+		break;
 	}
 }
 
@@ -178,7 +227,10 @@ static inline enum bt_next fault_error(struct bt_cpu *c, uint8_t vector, uint32_
 	return BT_AGAIN;
 }
 
-static inline enum bt_next fault_gp0(struct bt_cpu *c) { return fault_error(c, EXC_GP, 0); }
+static inline enum bt_next fault_gp0(struct bt_cpu *c)
+{
+	return fault_error(c, EXC_GP, 0);
+}
 
 /* Queues an exception with an error code and is BT_FAULT. */
 static inline enum bt_res res_fault(struct bt_cpu *c, uint8_t vector, uint32_t error)
@@ -194,7 +246,10 @@ enum {
 	AS_STACK = 4,  /* a non-canonical address is #SS, not #GP */
 };
 #define AS_SYSTEM AS_SILENT /* descriptor tables, TSS: implicit supervisor accesses */
-static inline unsigned as_current(const struct bt_cpu *c) { return c->cpl == 3 ? AS_USER : 0; }
+static inline unsigned as_current(const struct bt_cpu *c)
+{
+	return c->cpl == 3 ? AS_USER : 0;
+}
 
 struct mmu_ref {
 	uint8_t *host; /* NULL: not RAM */
@@ -202,13 +257,17 @@ struct mmu_ref {
 	bool code; /* a write must be told to bt_cache_wrote */
 };
 /* One page's worth; BT_OK also for MMIO (host NULL).  Valid while c->quiesced stands. */
-enum bt_res bt_mmu_ref(struct bt_cpu *c, gva_t va, enum bt_access access, unsigned as, struct mmu_ref *r);
+enum bt_res bt_mmu_ref(struct bt_cpu *c, gva_t va, enum bt_access access, unsigned as,
+		       struct mmu_ref *r);
 enum bt_res bt_mem_read_as(struct bt_cpu *c, gva_t va, void *dst, unsigned size, unsigned as);
-enum bt_res bt_mem_write_as(struct bt_cpu *c, gva_t va, const void *src, unsigned size, unsigned as);
-enum bt_res bt_mem_probe_as(struct bt_cpu *c, gva_t va, unsigned len, enum bt_access access, unsigned as);
+enum bt_res bt_mem_write_as(struct bt_cpu *c, gva_t va, const void *src, unsigned size,
+			    unsigned as);
+enum bt_res bt_mem_probe_as(struct bt_cpu *c, gva_t va, unsigned len, enum bt_access access,
+			    unsigned as);
 /* Sets bits in a byte of a descriptor with a locked or. */
 enum bt_res bt_mem_or8(struct bt_cpu *c, gva_t va, uint8_t bits, unsigned as);
-/* Makes sure `right` on a RAM page while active.  BT_OK; or BT_EXIT; *again set when it had to be fetched. */
+/* Makes sure `right` on a RAM page while active.  BT_OK; or BT_EXIT; *again set when it had to be
+ * fetched. */
 enum bt_res bt_mmu_right(struct bt_cpu *c, gfn_t gfn, enum dsm_right right, bool *again);
 
 /* --- tlb.c --- */
@@ -218,13 +277,17 @@ bool bt_tlb_flush_va(struct bt_cpu *c, gva_t va);
 /* What a walk found out about one 4K page. */
 struct mmu_map {
 	gfn_t gfn;
-	bool writable; /* for the privilege that asked, D set; to fill: held for writing here, no code */
+	bool writable; /* for the privilege that asked, D set; to fill: held for writing here, no
+			  code */
 	uint8_t flags; /* BT_TLB_* */
 };
 void bt_tlb_fill(struct bt_cpu *c, gva_t page, bool user, const struct mmu_map *m);
 void bt_itlb_fill(struct bt_cpu *c, gva_t page, bool user, const struct mmu_map *m);
 
-static inline unsigned tlb_index(gva_t va) { return (va >> PAGE_SHIFT) & (BT_TLB_SIZE - 1); }
+static inline unsigned tlb_index(gva_t va)
+{
+	return (va >> PAGE_SHIFT) & (BT_TLB_SIZE - 1);
+}
 
 /* --- seg.c --- */
 struct desc {
@@ -232,21 +295,52 @@ struct desc {
 	uint64_t high; /* second half of 16-byte system descriptors */
 	gva_t addr;
 };
-static inline uint16_t desc_attr(const struct desc *d) { return (d->raw >> 40) & 0xf0ff; }
-static inline unsigned desc_type(const struct desc *d) { return (d->raw >> 40) & 0xf; }
-static inline bool desc_s(const struct desc *d) { return (d->raw >> 44) & 1; }
-static inline unsigned desc_dpl(const struct desc *d) { return (d->raw >> 45) & 3; }
-static inline bool desc_p(const struct desc *d) { return (d->raw >> 47) & 1; }
-static inline bool desc_l(const struct desc *d) { return (d->raw >> 53) & 1; }
-static inline bool desc_db(const struct desc *d) { return (d->raw >> 54) & 1; }
-static inline bool desc_code(const struct desc *d) { return desc_s(d) && (desc_type(d) & TYPE_CODE); }
-static inline bool desc_data(const struct desc *d) { return desc_s(d) && !(desc_type(d) & TYPE_CODE); }
-static inline bool desc_conforming(const struct desc *d) { return desc_type(d) & TYPE_CE; }
+static inline uint16_t desc_attr(const struct desc *d)
+{
+	return (d->raw >> 40) & 0xf0ff;
+}
+static inline unsigned desc_type(const struct desc *d)
+{
+	return (d->raw >> 40) & 0xf;
+}
+static inline bool desc_s(const struct desc *d)
+{
+	return (d->raw >> 44) & 1;
+}
+static inline unsigned desc_dpl(const struct desc *d)
+{
+	return (d->raw >> 45) & 3;
+}
+static inline bool desc_p(const struct desc *d)
+{
+	return (d->raw >> 47) & 1;
+}
+static inline bool desc_l(const struct desc *d)
+{
+	return (d->raw >> 53) & 1;
+}
+static inline bool desc_db(const struct desc *d)
+{
+	return (d->raw >> 54) & 1;
+}
+static inline bool desc_code(const struct desc *d)
+{
+	return desc_s(d) && (desc_type(d) & TYPE_CODE);
+}
+static inline bool desc_data(const struct desc *d)
+{
+	return desc_s(d) && !(desc_type(d) & TYPE_CODE);
+}
+static inline bool desc_conforming(const struct desc *d)
+{
+	return desc_type(d) & TYPE_CE;
+}
 uint64_t desc_base(const struct desc *d);
 uint32_t desc_limit(const struct desc *d);
 
 /* Reads the descriptor of a non-null selector; outside its table: `vector`(sel & ~3 | ext). */
-enum bt_res bt_desc_read(struct bt_cpu *c, uint16_t sel, uint8_t vector, unsigned ext, struct desc *d);
+enum bt_res bt_desc_read(struct bt_cpu *c, uint16_t sel, uint8_t vector, unsigned ext,
+			 struct desc *d);
 /* Reads the upper half (call gates, LDT and TSS in long mode). */
 enum bt_res bt_desc_read_high(struct bt_cpu *c, uint16_t sel, uint8_t vector, struct desc *d);
 enum bt_res bt_desc_mark_accessed(struct bt_cpu *c, struct desc *d);
@@ -256,17 +350,20 @@ void bt_seg_set(struct bt_cpu *c, enum hv_sreg which, const struct hv_seg *s);
 void bt_seg_null(struct bt_cpu *c, enum hv_sreg which, uint16_t sel);
 /* Loads a selector with all checks of a mov to a segment register (not CS). */
 enum bt_res bt_seg_load(struct bt_cpu *c, enum hv_sreg which, uint16_t sel);
-/* SS for a stack of privilege cpl: checks as for iret and far ret (`vector` is #GP or #TS), fills *out. */
-enum bt_res bt_seg_check_ss(struct bt_cpu *c, uint16_t sel, unsigned cpl, uint8_t vector, unsigned ext,
-			    struct hv_seg *out);
-/* Segment-relative to linear with limit and type checks outside 64-bit mode. */
-enum bt_res bt_seg_address(struct bt_cpu *c, unsigned seg, uint64_t off, unsigned size,
-			   enum bt_access access, gva_t *out);
+/* SS for a stack of privilege cpl: checks as for iret and far ret (`vector` is #GP or #TS), fills
+ * *out. */
+enum bt_res bt_seg_check_ss(struct bt_cpu *c, uint16_t sel, unsigned cpl, uint8_t vector,
+			    unsigned ext, struct hv_seg *out);
+/* The checks of that alone; not for 64-bit mode. */
+bool bt_seg_inside(const struct bt_cpu *c, unsigned seg, uint64_t off, unsigned size,
+		   enum bt_access access);
 /* Effective address of the memory operand, before the segment. */
 uint64_t bt_insn_ea(const struct bt_cpu *c, const struct bt_insn *i);
 /* Reads or writes operand n: register, immediate or memory. */
-enum bt_res bt_op_read(struct bt_cpu *c, const struct bt_insn *i, unsigned n, unsigned size, uint64_t *v);
-enum bt_res bt_op_write(struct bt_cpu *c, const struct bt_insn *i, unsigned n, unsigned size, uint64_t v);
+enum bt_res bt_op_read(struct bt_cpu *c, const struct bt_insn *i, unsigned n, unsigned size,
+		       uint64_t *v);
+enum bt_res bt_op_write(struct bt_cpu *c, const struct bt_insn *i, unsigned n, unsigned size,
+			uint64_t v);
 /* Memory operand at a byte offset. */
 enum bt_res bt_insn_mem(struct bt_cpu *c, const struct bt_insn *i, unsigned at, unsigned size,
 			enum bt_access access, gva_t *out);
@@ -275,8 +372,8 @@ enum bt_res bt_insn_mem(struct bt_cpu *c, const struct bt_insn *i, unsigned at, 
 /* A stack that may not be the current one; pushes are collected and written at once. */
 struct stack {
 	struct hv_seg ss; /* base, limit, attr: not looked at when flat */
-	bool flat;	  /* 64-bit: no base, no limit */
-	uint64_t mask;	  /* of the stack pointer */
+	bool flat;        /* 64-bit: no base, no limit */
+	uint64_t mask;    /* of the stack pointer */
 	uint64_t sp;
 	unsigned as;
 	uint32_t ss_error; /* error code of #SS */
@@ -284,7 +381,10 @@ struct stack {
 	uint64_t val[64];
 };
 void bt_stack_current(const struct bt_cpu *c, struct stack *s);
-static inline void stack_push(struct stack *s, uint64_t v) { s->val[s->n++] = v; }
+static inline void stack_push(struct stack *s, uint64_t v)
+{
+	s->val[s->n++] = v;
+}
 /* Writes all collected values, `size` bytes each, or none of them; s->sp is the new pointer. */
 enum bt_res bt_stack_commit(struct bt_cpu *c, struct stack *s, unsigned size);
 /* Reads n values upwards from s->sp, which moves. */
@@ -294,7 +394,8 @@ void bt_stack_store_sp(struct bt_cpu *c, const struct stack *s);
 
 /* --- far.c --- */
 /* Stack for entering privilege `cpl` from the TSS (not IST).  64-bit: *ss is null. */
-enum bt_res bt_tss_stack(struct bt_cpu *c, unsigned cpl, unsigned ext, struct hv_seg *ss, uint64_t *sp);
+enum bt_res bt_tss_stack(struct bt_cpu *c, unsigned cpl, unsigned ext, struct hv_seg *ss,
+			 uint64_t *sp);
 enum bt_res bt_tss_ist(struct bt_cpu *c, unsigned ist, unsigned ext, uint64_t *sp);
 
 /* --- event.c --- */
@@ -323,6 +424,7 @@ static inline uint64_t bt_tsc(const struct bt_cpu *c)
 
 #define SYS_FN(name) enum bt_next name(struct bt_cpu *c, const struct bt_insn *i)
 
+/* clang-format off */
 /* seg.c, segops.c */
 SYS_FN(bt_sys_mov); SYS_FN(bt_sys_push); SYS_FN(bt_sys_pop);
 SYS_FN(bt_sys_lds); SYS_FN(bt_sys_les); SYS_FN(bt_sys_lfs); SYS_FN(bt_sys_lgs); SYS_FN(bt_sys_lss);
@@ -350,5 +452,6 @@ SYS_FN(bt_sys_movs); SYS_FN(bt_sys_stos); SYS_FN(bt_sys_lods); SYS_FN(bt_sys_sca
 SYS_FN(bt_sys_enter); SYS_FN(bt_sys_leave); SYS_FN(bt_sys_pusha); SYS_FN(bt_sys_popa); SYS_FN(bt_sys_bound);
 SYS_FN(bt_sys_daa); SYS_FN(bt_sys_das); SYS_FN(bt_sys_aaa); SYS_FN(bt_sys_aas); SYS_FN(bt_sys_aam);
 SYS_FN(bt_sys_aad); SYS_FN(bt_sys_xlat); SYS_FN(bt_sys_salc); SYS_FN(bt_sys_lahf); SYS_FN(bt_sys_sahf);
+/* clang-format on */
 
 #endif

@@ -2,10 +2,9 @@
 /*
  * hv/bt/tlb.c - the software TLB of one vCPU and its life as a reader of the shared memory.
  *
- * What      Data entries give host addresses with rights, code entries give frames.  An entry never says
- *           more than the DSM right it was made from: drops from the DSM take it away again.
- * Threads   The vCPU thread; bt_tlb_drop is called from dsm_reader_enter and dsm_reader_poll on it.
- * I/O       None.
+ * What      Data entries give host addresses with rights, code entries give frames.  An entry never
+ * says more than the DSM right it was made from: drops from the DSM take it away again. Threads The
+ * vCPU thread; bt_tlb_drop is called from dsm_reader_enter and dsm_reader_poll on it. I/O None.
  * Limits    Large guest pages are held as 4K pieces; invlpg finds the pieces through a small hash.
  */
 #include "hv/bt/sysint.h"

@@ -148,7 +148,7 @@ struct bt_translator {
 	/* stubs at the start of the buffer */
 	void (*enter)(struct bt_cpu *c, void *code);
 	uint8_t *st_leave, *st_mem, *st_sys, *st_fpu, *st_chain_f, *st_chain_m, *st_kick_f, *st_kick_m;
-	uint8_t *st_indirect, *st_bounce, *st_commit, *st_pause, *st_unwind;
+	uint8_t *st_indirect, *st_bounce, *st_commit, *st_pause, *st_unwind, *st_seg;
 
 	/* the block under translation */
 	struct bt_block *cur;
@@ -235,11 +235,11 @@ void tr_flags_restore(struct bt_translator *t); /* slot -> host, when they are o
 void tr_clobber(struct bt_translator *t, const struct tr_insn *in); /* before destroying host flags */
 /* Effective address into `dst` (host register); may use S1. */
 void tr_ea(struct bt_translator *t, const struct tr_insn *in, unsigned dst);
-/* Adds a segment's base to S0; a known zero costs nothing. */
-void tr_add_segment(struct bt_translator *t, unsigned seg);
-/* Linear address of the memory operand into S0. */
-void tr_linear(struct bt_translator *t, const struct tr_insn *in);
 enum { TR_READ = 1, TR_WRITE = 2, TR_STACK = 4 };
+/* S0: offset in a segment -> linear address; may use flags and S1. */
+void tr_add_segment(struct bt_translator *t, unsigned seg, unsigned size, unsigned access);
+/* Linear address of the memory operand into S0. */
+void tr_linear(struct bt_translator *t, const struct tr_insn *in, unsigned size, unsigned access);
 /* S0: linear -> host address; uses S1 S2 and flags. */
 void tr_probe(struct bt_translator *t, unsigned size, unsigned access);
 /* After a write access. */
@@ -267,10 +267,11 @@ void *tr_slow_mem(struct bt_cpu *c, gva_t va, uint32_t meta, uint8_t *pc);
 uint64_t tr_slow_sys(struct bt_cpu *c, const struct bt_insn *i, bt_sys_fn fn);
 void *tr_slow_bounce(struct bt_cpu *c, gva_t va, uint32_t meta, uint8_t *pc);
 uint64_t tr_slow_commit(struct bt_cpu *c);
+void *tr_slow_seg(struct bt_cpu *c, uint64_t off, uint32_t meta, uint8_t *pc);
 void tr_slow_pause(struct bt_cpu *c);
 void tr_flags_in(struct bt_cpu *c); /* slot -> rflags */
 uint64_t tr_flags_to_slot(uint64_t rflags);
-/* meta of a memory access: size | access << 10 | insn index << 16 | flags in memory << 24 */
+/* meta of a memory access: size | access << 10 | insn index << 16 | flags in memory << 24 | segment << 25 */
 #define TR_META(size, access, index, inmem) \
 	((uint32_t)(size) | (uint32_t)(access) << 10 | (uint32_t)(index) << 16 | (uint32_t)(inmem) << 24)
 /* signal.c */

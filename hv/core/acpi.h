@@ -3,9 +3,11 @@
  * hv/core/acpi.h - ACPI tables of the machine: hardware-reduced, no SCI, no PM timer.
  *
  * What      RSDP, XSDT, FADT, DSDT, MADT and, with numa, SRAT and SLIT, as one blob for one guest
- * address. The DSDT is dsdt.asl compiled at build time; the number of virtio slots in use is
- * patched in. Limits    ids < 255, HV_VIRTIO_SLOTS virtio devices (slots 0 .. n-1 of layout.h),
- * NODES_MAX nodes. Spec      ACPI 6.4: 4.1 (hardware-reduced), 4.8.3.7 (sleep registers), 5.2.
+ *           address. The DSDT is dsdt.asl compiled at build time; the number of virtio slots in use
+ *           is patched in.
+ * Limits    ids < 255, HV_VIRTIO_SLOTS virtio devices (slots 0 .. n-1 of layout.h), NODES_MAX
+ *           nodes.
+ * Spec      ACPI 6.4: 4.1 (hardware-reduced), 4.8.3.7 (sleep registers), 5.2.
  */
 #ifndef HV_CORE_ACPI_H
 #define HV_CORE_ACPI_H

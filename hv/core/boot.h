@@ -3,11 +3,13 @@
  * hv/core/boot.h - from a kernel image to bytes in guest memory and the first registers.
  *
  * What      Linux bzImage by the 64-bit protocol (the payload already unpacked by the caller), ELF
- * by PVH, ELF by multiboot 1.  Answers with a plan: chunks to write and the registers of the boot
- * processor. Owns      Nothing; a plan points into the caller's buffers and into its own arena: it
- * is valid while they are. Limits    See the constants.  Bad images are refused with static text in
- * *why. Spec      Linux Documentation/x86/boot.rst and zero-page.rst; Xen
- * public/arch-x86/hvm/start_info.h; Multiboot Specification 0.6.96.
+ *           by PVH, ELF by multiboot 1.  Answers with a plan: chunks to write and the registers of
+ *           the boot processor.
+ * Owns      Nothing; a plan points into the caller's buffers and into its own arena: it is valid
+ *           while they are.
+ * Limits    See the constants.  Bad images are refused with static text in *why.
+ * Spec      Linux Documentation/x86/boot.rst and zero-page.rst; Xen
+ *           public/arch-x86/hvm/start_info.h; Multiboot Specification 0.6.96.
  */
 #ifndef HV_CORE_BOOT_H
 #define HV_CORE_BOOT_H
@@ -35,8 +37,7 @@ const char *hv_boot_packing_name(enum hv_boot_packing p);
 struct hv_bzimage {
 	uint64_t payload_off,
 		payload_len;   /* the packed ELF within the file, without the trailing size word */
-	uint32_t unpacked_len; /* size word after the payload: bytes when unpacked; 0 when not
-				  packed */
+	uint32_t unpacked_len; /* size word after the payload; 0: not packed */
 	enum hv_boot_packing packing;
 	uint32_t cmdline_max; /* bytes without the NUL */
 	uint32_t init_size;
@@ -71,8 +72,8 @@ struct hv_boot_input {
 	struct hv_boot_bytes modules[HV_BOOT_MODULES_MAX];
 	const char *module_cmdline[HV_BOOT_MODULES_MAX]; /* NULL: none */
 	unsigned modules_count;
-	struct hv_boot_ram
-		ram[HV_BOOT_RAM_MAX]; /* guest RAM, ascending; [0] from 0 on, 4 MiB at least */
+	/* guest RAM, ascending; [0] from 0 on, 4 MiB at least */
+	struct hv_boot_ram ram[HV_BOOT_RAM_MAX];
 	unsigned ram_count;
 	gpa_t rsdp; /* 0: none */
 };
@@ -87,8 +88,8 @@ struct hv_boot_chunk {
  * data sel DS for the others, base 0, limit 4 GiB, DPL 0, accessed; TR is a busy 32-bit TSS at base
  * 0. */
 struct hv_boot_regs {
-	bool long_mode; /* CS is 64-bit code, EFER.LME|LMA, paging on; otherwise 32-bit protected,
-			   paging off */
+	/* CS is 64-bit code, EFER.LME|LMA, paging on; otherwise 32-bit protected, paging off */
+	bool long_mode;
 	uint64_t rip, rsp, rax, rbx, rsi;
 	uint64_t cr0, cr3, cr4, efer;
 	gpa_t gdt_base;
@@ -102,8 +103,8 @@ struct hv_boot_plan {
 	struct hv_boot_regs regs;
 	unsigned chunks_count;
 	struct hv_boot_chunk chunks[HV_BOOT_CHUNKS_MAX];
-	uint8_t arena[HV_BOOT_ARENA]; /* small structures that a chunk points to: a plan is not
-					 copied */
+	/* small structures that a chunk points to: a plan is not copied */
+	uint8_t arena[HV_BOOT_ARENA];
 };
 
 /* Chunks lie within RAM and do not overlap.  False: *why is static text; the plan is undefined. */

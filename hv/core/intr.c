@@ -61,7 +61,8 @@ static void keep_one(struct hv_vcpu_set *s, unsigned vcpus, uint8_t vector)
 	}
 }
 
-struct hv_vcpu_set hv_intr_route(const struct hv_intr *i, const struct hv_lapic_addr *addrs, unsigned vcpus)
+struct hv_vcpu_set hv_intr_route(const struct hv_intr *i, const struct hv_lapic_addr *addrs,
+				 unsigned vcpus)
 {
 	struct hv_vcpu_set set = { 0 };
 

@@ -2,8 +2,9 @@
 /*
  * hv/core/intr.h - one interrupt message on its way to local APICs, and who it is for.
  *
- * What      struct hv_intr is what an ICR write, an IOAPIC pin or an MSI becomes; it is a plain value that may
- *           cross nodes.  hv_intr_route turns it into the set of vCPUs that must get hv_lapic_deliver.
+ * What      struct hv_intr is what an ICR write, an IOAPIC pin or an MSI becomes; it is a plain
+ *           value that may cross nodes.  hv_intr_route turns it into the set of vCPUs that must get
+ *           hv_lapic_deliver.
  * Limits    VCPUS_MAX vCPUs; vCPU k has APIC id k.
  * Spec      Intel SDM vol 3, 11.6.2 (destinations), 11.11 (MSI), 11.12.10 (x2APIC logical ids).
  */
@@ -25,10 +26,10 @@ enum hv_intr_mode {
 enum hv_intr_shorthand { HV_INTR_DEST, HV_INTR_SELF, HV_INTR_ALL, HV_INTR_OTHERS };
 
 struct hv_intr {
-	uint32_t dest;	   /* destination field; only for HV_INTR_DEST */
+	uint32_t dest;     /* destination field; only for HV_INTR_DEST */
 	uint32_t source;   /* APIC id of the sender; only for shorthands */
 	uint8_t shorthand; /* enum hv_intr_shorthand */
-	uint8_t mode;	   /* enum hv_intr_mode */
+	uint8_t mode;      /* enum hv_intr_mode */
 	uint8_t vector;
 	bool logical;
 	bool level; /* trigger mode */
@@ -62,7 +63,8 @@ static inline void hv_vcpu_set_add(struct hv_vcpu_set *s, unsigned vcpu)
 /* True when a local APIC at `a` is addressed by `i` (shorthands too). */
 bool hv_intr_matches(const struct hv_intr *i, const struct hv_lapic_addr *a);
 /* addrs[k] is of vCPU k.  Lowest priority picks one of the addressed vCPUs, spread by vector. */
-struct hv_vcpu_set hv_intr_route(const struct hv_intr *i, const struct hv_lapic_addr *addrs, unsigned vcpus);
+struct hv_vcpu_set hv_intr_route(const struct hv_intr *i, const struct hv_lapic_addr *addrs,
+				 unsigned vcpus);
 /* The message that an MSI (address and data as written by a device) stands for. */
 struct hv_intr hv_intr_from_msi(uint64_t address, uint32_t data);
 

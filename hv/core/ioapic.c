@@ -32,7 +32,8 @@ void hv_ioapic_init(struct hv_ioapic *io, uint8_t id)
 		io->redir[k] = RTE_MASKED;
 }
 
-/* Sends what the pin has to say: an edge that just came, or a level that is high and not yet in service. */
+/* Sends what the pin has to say: an edge that just came, or a level that is high and not yet in
+ * service. */
 static void send(struct hv_ioapic *io, unsigned pin, struct hv_ioapic_effects *fx)
 {
 	uint64_t rte = io->redir[pin];
@@ -101,7 +102,8 @@ static uint32_t window_read(const struct hv_ioapic *io)
 	}
 }
 
-static void redir_write(struct hv_ioapic *io, unsigned pin, bool high_half, uint32_t v, struct hv_ioapic_effects *fx)
+static void redir_write(struct hv_ioapic *io, unsigned pin, bool high_half, uint32_t v,
+			struct hv_ioapic_effects *fx)
 {
 	uint64_t old = io->redir[pin], rte;
 
@@ -111,7 +113,7 @@ static void redir_write(struct hv_ioapic *io, unsigned pin, bool high_half, uint
 		rte = (old & ~0xffffffffull) | v;
 	rte = (rte & RTE_WRITABLE) | (old & RTE_READ_ONLY);
 	if (!(rte & RTE_LEVEL))
-		rte &= ~RTE_REMOTE_IRR; /* Linux ends a stuck level interrupt by a turn through edge mode */
+		rte &= ~RTE_REMOTE_IRR; /* so Linux ends a stuck level interrupt */
 	io->redir[pin] = rte;
 	if ((rte & RTE_LEVEL) && line_high(io, pin))
 		send(io, pin, fx);

@@ -46,7 +46,8 @@ void hv_lapic_addr_changed(struct hv_lapic_effects *fx)
 	hv_lapic_fx(fx, (struct hv_lapic_effect){ .kind = HV_LAPIC_ADDR_CHANGED });
 }
 
-/* --- reset ------------------------------------------------------------------------------------------- */
+/* --- reset
+ * ------------------------------------------------------------------------------------------- */
 
 /* 11.12.10.2 */
 uint32_t hv_lapic_x2apic_ldr(uint32_t id)
@@ -74,14 +75,16 @@ void hv_lapic_init(struct hv_lapic *l, uint32_t id, bool boot_processor)
 {
 	ASSERT(id < VCPUS_MAX);
 	*l = (struct hv_lapic){
-		.apic_base = HV_LAPIC_BASE | HV_APIC_BASE_EN | (boot_processor ? HV_APIC_BASE_BSP : 0),
+		.apic_base =
+			HV_LAPIC_BASE | HV_APIC_BASE_EN | (boot_processor ? HV_APIC_BASE_BSP : 0),
 		.id = id,
 	};
 	hv_lapic_reset(l);
 	l->wait_sipi = !boot_processor;
 }
 
-/* --- priorities (11.8.3, 11.8.4) --------------------------------------------------------------------- */
+/* --- priorities (11.8.3, 11.8.4)
+ * --------------------------------------------------------------------- */
 
 static void bit_set(uint32_t r[8], uint8_t v)
 {
@@ -150,12 +153,14 @@ uint64_t hv_lapic_cr8(const struct hv_lapic *l)
 
 void hv_lapic_set_cr8(struct hv_lapic *l, uint64_t cr8)
 {
-	/* The low nibble has no meaning for priorities, but is kept when the class did not change. */
+	/* The low nibble has no meaning for priorities, but is kept when the class did not change.
+	 * */
 	if (cr8 != l->tpr >> 4)
 		l->tpr = (uint32_t)(cr8 & 0xf) << 4;
 }
 
-/* --- delivery ---------------------------------------------------------------------------------------- */
+/* --- delivery
+ * ---------------------------------------------------------------------------------------- */
 
 static void accept(struct hv_lapic *l, uint8_t vector, bool level, struct hv_lapic_effects *fx)
 {
@@ -262,7 +267,8 @@ struct hv_lapic_addr hv_lapic_addr(const struct hv_lapic *l)
 	};
 }
 
-/* --- IPIs (11.6.1) ----------------------------------------------------------------------------------- */
+/* --- IPIs (11.6.1)
+ * ----------------------------------------------------------------------------------- */
 
 void hv_lapic_self_ipi(struct hv_lapic *l, uint8_t vector, struct hv_lapic_effects *fx)
 {
@@ -284,7 +290,8 @@ void hv_lapic_send_ipi(struct hv_lapic *l, struct hv_lapic_effects *fx)
 		.wide = hv_lapic_is_x2apic(l),
 	};
 
-	/* Table 11-3: the trigger mode means something only for INIT, where level-deassert starts nothing. */
+	/* Table 11-3: the trigger mode means something only for INIT, where level-deassert starts
+	 * nothing. */
 	if (i.mode == HV_INTR_INIT && (l->icr & ICR_LEVEL) && !(l->icr & ICR_ASSERT))
 		return;
 	if (i.mode == 3 || i.mode == HV_INTR_EXTINT || i.mode == HV_INTR_SMI)

@@ -32,9 +32,13 @@ void hv_lapic_send_ipi(struct hv_lapic *l, struct hv_lapic_effects *fx);
 bool hv_lapic_timer_is_deadline(const struct hv_lapic *l);
 /* Current count register. */
 uint32_t hv_lapic_timer_count(const struct hv_lapic *l, uint64_t tsc);
-void hv_lapic_timer_set_lvt(struct hv_lapic *l, uint32_t v, uint64_t tsc, struct hv_lapic_effects *fx);
-void hv_lapic_timer_set_initial(struct hv_lapic *l, uint32_t v, uint64_t tsc, struct hv_lapic_effects *fx);
-void hv_lapic_timer_set_divide(struct hv_lapic *l, uint32_t v, uint64_t tsc, struct hv_lapic_effects *fx);
-void hv_lapic_timer_set_deadline(struct hv_lapic *l, uint64_t v, uint64_t tsc, struct hv_lapic_effects *fx);
+void hv_lapic_timer_set_lvt(struct hv_lapic *l, uint32_t v, uint64_t tsc,
+			    struct hv_lapic_effects *fx);
+void hv_lapic_timer_set_initial(struct hv_lapic *l, uint32_t v, uint64_t tsc,
+				struct hv_lapic_effects *fx);
+void hv_lapic_timer_set_divide(struct hv_lapic *l, uint32_t v, uint64_t tsc,
+			       struct hv_lapic_effects *fx);
+void hv_lapic_timer_set_deadline(struct hv_lapic *l, uint64_t v, uint64_t tsc,
+				 struct hv_lapic_effects *fx);
 
 #endif

@@ -23,32 +23,76 @@ static const uint32_t lvt_writable[HV_LVTS] = {
 	[HV_LVT_LINT0] = 0x0001a7ff, [HV_LVT_LINT1] = 0x0001a7ff,   [HV_LVT_ERROR] = 0x000100ff,
 };
 
-/* --- registers, by number: MSR - 0x800, or page offset >> 4 (table 11-6) ------------------------------ */
+/* --- registers, by number: MSR - 0x800, or page offset >> 4 (table 11-6)
+ * ------------------------------ */
 
 enum {
-	R_ID = 0x02, R_VERSION = 0x03, R_TPR = 0x08, R_PPR = 0x0a, R_EOI = 0x0b, R_LDR = 0x0d, R_DFR = 0x0e,
-	R_SVR = 0x0f, R_ISR = 0x10, R_TMR = 0x18, R_IRR = 0x20, R_ESR = 0x28, R_ICR = 0x30, R_ICR_HIGH = 0x31,
-	R_LVT = 0x32, R_INITIAL = 0x38, R_CURRENT = 0x39, R_DIVIDE = 0x3e, R_SELF = 0x3f,
+	R_ID = 0x02,
+	R_VERSION = 0x03,
+	R_TPR = 0x08,
+	R_PPR = 0x0a,
+	R_EOI = 0x0b,
+	R_LDR = 0x0d,
+	R_DFR = 0x0e,
+	R_SVR = 0x0f,
+	R_ISR = 0x10,
+	R_TMR = 0x18,
+	R_IRR = 0x20,
+	R_ESR = 0x28,
+	R_ICR = 0x30,
+	R_ICR_HIGH = 0x31,
+	R_LVT = 0x32,
+	R_INITIAL = 0x38,
+	R_CURRENT = 0x39,
+	R_DIVIDE = 0x3e,
+	R_SELF = 0x3f,
 };
 
 /* The 32-bit registers that both modes have.  False: there is none to read. */
 static bool reg_read(const struct hv_lapic *l, unsigned reg, uint64_t tsc, uint32_t *out)
 {
 	switch (reg) {
-	case R_VERSION: *out = VERSION; return true;
-	case R_TPR: *out = l->tpr; return true;
-	case R_PPR: *out = hv_lapic_ppr(l); return true;
-	case R_LDR: *out = l->ldr; return true;
-	case R_SVR: *out = l->svr; return true;
-	case R_ISR ... R_ISR + 7: *out = l->isr[reg - R_ISR]; return true;
-	case R_TMR ... R_TMR + 7: *out = l->tmr[reg - R_TMR]; return true;
-	case R_IRR ... R_IRR + 7: *out = l->irr[reg - R_IRR]; return true;
-	case R_ESR: *out = l->esr; return true;
-	case R_LVT ... R_LVT + HV_LVTS - 1: *out = l->lvt[reg - R_LVT]; return true;
-	case R_INITIAL: *out = l->timer_initial; return true;
-	case R_CURRENT: *out = hv_lapic_timer_count(l, tsc); return true;
-	case R_DIVIDE: *out = l->timer_divide; return true;
-	default: return false;
+	case R_VERSION:
+		*out = VERSION;
+		return true;
+	case R_TPR:
+		*out = l->tpr;
+		return true;
+	case R_PPR:
+		*out = hv_lapic_ppr(l);
+		return true;
+	case R_LDR:
+		*out = l->ldr;
+		return true;
+	case R_SVR:
+		*out = l->svr;
+		return true;
+	case R_ISR ... R_ISR + 7:
+		*out = l->isr[reg - R_ISR];
+		return true;
+	case R_TMR ... R_TMR + 7:
+		*out = l->tmr[reg - R_TMR];
+		return true;
+	case R_IRR ... R_IRR + 7:
+		*out = l->irr[reg - R_IRR];
+		return true;
+	case R_ESR:
+		*out = l->esr;
+		return true;
+	case R_LVT ... R_LVT + HV_LVTS - 1:
+		*out = l->lvt[reg - R_LVT];
+		return true;
+	case R_INITIAL:
+		*out = l->timer_initial;
+		return true;
+	case R_CURRENT:
+		*out = hv_lapic_timer_count(l, tsc);
+		return true;
+	case R_DIVIDE:
+		*out = l->timer_divide;
+		return true;
+	default:
+		return false;
 	}
 }
 
@@ -56,12 +100,18 @@ static bool reg_read(const struct hv_lapic *l, unsigned reg, uint64_t tsc, uint3
 static uint32_t reg_writable(unsigned reg)
 {
 	switch (reg) {
-	case R_TPR: return 0xff;
-	case R_SVR: return SVR_WRITABLE;
-	case R_LVT ... R_LVT + HV_LVTS - 1: return lvt_writable[reg - R_LVT];
-	case R_INITIAL: return ~0u;
-	case R_DIVIDE: return 0xb;
-	default: return 0;
+	case R_TPR:
+		return 0xff;
+	case R_SVR:
+		return SVR_WRITABLE;
+	case R_LVT ... R_LVT + HV_LVTS - 1:
+		return lvt_writable[reg - R_LVT];
+	case R_INITIAL:
+		return ~0u;
+	case R_DIVIDE:
+		return 0xb;
+	default:
+		return 0;
 	}
 }
 
@@ -75,7 +125,8 @@ static void svr_write(struct hv_lapic *l, uint32_t v)
 }
 
 /* `v` has only writable bits. */
-static void reg_write(struct hv_lapic *l, unsigned reg, uint32_t v, uint64_t tsc, struct hv_lapic_effects *fx)
+static void reg_write(struct hv_lapic *l, unsigned reg, uint32_t v, uint64_t tsc,
+		      struct hv_lapic_effects *fx)
 {
 	switch (reg) {
 	case R_TPR:
@@ -107,7 +158,8 @@ static void esr_write(struct hv_lapic *l)
 	l->esr_pending = 0;
 }
 
-/* --- MSRs -------------------------------------------------------------------------------------------- */
+/* --- MSRs
+ * -------------------------------------------------------------------------------------------- */
 
 bool hv_lapic_has_msr(uint32_t msr)
 {
@@ -172,7 +224,8 @@ static bool base_write(struct hv_lapic *l, uint64_t v, struct hv_lapic_effects *
 	return true;
 }
 
-static bool x2apic_write(struct hv_lapic *l, unsigned reg, uint64_t v, uint64_t tsc, struct hv_lapic_effects *fx)
+static bool x2apic_write(struct hv_lapic *l, unsigned reg, uint64_t v, uint64_t tsc,
+			 struct hv_lapic_effects *fx)
 {
 	switch (reg) {
 	case R_ICR:
@@ -201,7 +254,8 @@ static bool x2apic_write(struct hv_lapic *l, unsigned reg, uint64_t v, uint64_t 
 	}
 	if (!reg_writable(reg))
 		return false;
-	if (reg >= R_LVT && reg < R_LVT + HV_LVTS) /* read-only bits may come back as they were read */
+	if (reg >= R_LVT &&
+	    reg < R_LVT + HV_LVTS) /* read-only bits may come back as they were read */
 		v &= ~(uint64_t)(LVT_STATUS | LVT_REMOTE_IRR);
 	if (v & ~(uint64_t)reg_writable(reg))
 		return false;
@@ -223,11 +277,13 @@ bool hv_lapic_msr_write(struct hv_lapic *l, uint32_t msr, uint64_t value, uint64
 	return x2apic_write(l, msr - HV_MSR_X2APIC_FIRST, value, tsc, fx);
 }
 
-/* --- xAPIC page (11.4.1) ----------------------------------------------------------------------------- */
+/* --- xAPIC page (11.4.1)
+ * ----------------------------------------------------------------------------- */
 
 bool hv_lapic_has_mmio(const struct hv_lapic *l, gpa_t gpa)
 {
-	return hv_lapic_is_enabled(l) && !hv_lapic_is_x2apic(l) && (gpa & PAGE_MASK) == (l->apic_base & BASE_ADDR);
+	return hv_lapic_is_enabled(l) && !hv_lapic_is_x2apic(l) &&
+	       (gpa & PAGE_MASK) == (l->apic_base & BASE_ADDR);
 }
 
 uint64_t hv_lapic_mmio_read(const struct hv_lapic *l, uint32_t offset, unsigned size, uint64_t tsc)
@@ -258,8 +314,8 @@ uint64_t hv_lapic_mmio_read(const struct hv_lapic *l, uint32_t offset, unsigned 
 	return size >= 4 ? v : v & ((1u << (8 * size)) - 1);
 }
 
-void hv_lapic_mmio_write(struct hv_lapic *l, uint32_t offset, unsigned size, uint64_t value, uint64_t tsc,
-			 struct hv_lapic_effects *fx)
+void hv_lapic_mmio_write(struct hv_lapic *l, uint32_t offset, unsigned size, uint64_t value,
+			 uint64_t tsc, struct hv_lapic_effects *fx)
 {
 	uint32_t v = (uint32_t)value;
 	unsigned reg = offset >> 4;

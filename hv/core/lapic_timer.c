@@ -2,9 +2,11 @@
 /*
  * hv/core/lapic_timer.c - the local APIC's timer: one-shot, periodic, TSC-deadline.
  *
- * What      Counts are never stepped: they follow from the guest TSC and from when the count was loaded.
+ * What      Counts are never stepped: they follow from the guest TSC and from when the count was
+ *           loaded.
  * Threads   The caller guards each struct.  No I/O.
- * Limits    A period shorter than MIN_PERIOD ticks fires only that often, so that a guest cannot make its node spin.
+ * Limits    A period shorter than MIN_PERIOD ticks fires only that often, so that a guest cannot
+ *           make its node spin.
  * Spec      Intel SDM vol 3, 11.5.4.
  */
 #include "hv/core/lapic_priv.h"
@@ -37,7 +39,8 @@ static uint64_t divisor(const struct hv_lapic *l)
 static void arm(struct hv_lapic *l, uint64_t deadline, struct hv_lapic_effects *fx)
 {
 	l->timer_deadline = deadline;
-	hv_lapic_fx(fx, (struct hv_lapic_effect){ .kind = HV_LAPIC_SET_TIMER, .deadline = deadline });
+	hv_lapic_fx(fx,
+		    (struct hv_lapic_effect){ .kind = HV_LAPIC_SET_TIMER, .deadline = deadline });
 }
 
 uint32_t hv_lapic_timer_count(const struct hv_lapic *l, uint64_t tsc)
@@ -53,7 +56,8 @@ uint32_t hv_lapic_timer_count(const struct hv_lapic *l, uint64_t tsc)
 }
 
 /* Starts so that the count is `count` now. */
-static void count_from(struct hv_lapic *l, uint32_t count, uint64_t tsc, struct hv_lapic_effects *fx)
+static void count_from(struct hv_lapic *l, uint32_t count, uint64_t tsc,
+		       struct hv_lapic_effects *fx)
 {
 	if (!count) {
 		arm(l, 0, fx);
@@ -63,7 +67,8 @@ static void count_from(struct hv_lapic *l, uint32_t count, uint64_t tsc, struct 
 	arm(l, tsc + count * divisor(l), fx);
 }
 
-void hv_lapic_timer_set_initial(struct hv_lapic *l, uint32_t v, uint64_t tsc, struct hv_lapic_effects *fx)
+void hv_lapic_timer_set_initial(struct hv_lapic *l, uint32_t v, uint64_t tsc,
+				struct hv_lapic_effects *fx)
 {
 	if (mode(l) > MODE_PERIODIC)
 		return; /* 11.5.4.1: ignored in TSC-deadline mode */
@@ -71,7 +76,8 @@ void hv_lapic_timer_set_initial(struct hv_lapic *l, uint32_t v, uint64_t tsc, st
 	count_from(l, v, tsc, fx);
 }
 
-void hv_lapic_timer_set_divide(struct hv_lapic *l, uint32_t v, uint64_t tsc, struct hv_lapic_effects *fx)
+void hv_lapic_timer_set_divide(struct hv_lapic *l, uint32_t v, uint64_t tsc,
+			       struct hv_lapic_effects *fx)
 {
 	uint32_t count = hv_lapic_timer_count(l, tsc);
 	bool armed = l->timer_deadline != 0;
@@ -81,7 +87,8 @@ void hv_lapic_timer_set_divide(struct hv_lapic *l, uint32_t v, uint64_t tsc, str
 		count_from(l, count, tsc, fx);
 }
 
-void hv_lapic_timer_set_lvt(struct hv_lapic *l, uint32_t v, uint64_t tsc, struct hv_lapic_effects *fx)
+void hv_lapic_timer_set_lvt(struct hv_lapic *l, uint32_t v, uint64_t tsc,
+			    struct hv_lapic_effects *fx)
 {
 	unsigned before = mode(l);
 	uint32_t count = hv_lapic_timer_count(l, tsc);
@@ -97,7 +104,8 @@ void hv_lapic_timer_set_lvt(struct hv_lapic *l, uint32_t v, uint64_t tsc, struct
 	}
 }
 
-void hv_lapic_timer_set_deadline(struct hv_lapic *l, uint64_t v, uint64_t tsc, struct hv_lapic_effects *fx)
+void hv_lapic_timer_set_deadline(struct hv_lapic *l, uint64_t v, uint64_t tsc,
+				 struct hv_lapic_effects *fx)
 {
 	if (mode(l) != MODE_DEADLINE)
 		return;

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * hv/core/layout.h - where things are in the guest's physical address space, its ports and its GSIs.
+ * hv/core/layout.h - where things are in the guest's physical address space, its ports and its
+ * GSIs.
  *
- * Constants only (the DSDT is preprocessed with this file, so no C here).  RAM is [0, HV_HOLE_START) and,
- * what is more, from HV_HIGH_START on.
+ * Constants only (the DSDT is preprocessed with this file, so no C here).  RAM is [0,
+ * HV_HOLE_START) and, what is more, from HV_HIGH_START on.
  */
 #ifndef HV_CORE_LAYOUT_H
 #define HV_CORE_LAYOUT_H
 
-#define HV_HOLE_START 0xC0000000 /* end of low RAM at most */
+#define HV_HOLE_START 0xC0000000  /* end of low RAM at most */
 #define HV_HIGH_START 0x100000000 /* RAM that does not fit below goes on here */
 
 #define HV_IOAPIC_BASE 0xFEC00000

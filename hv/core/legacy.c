@@ -21,8 +21,20 @@
 #define SLEEP_ENABLE 0x20
 #define SLEEP_TYPE(v) (((v) >> 2) & 7)
 
-enum { RTC_SECONDS = 0, RTC_MINUTES = 2, RTC_HOURS = 4, RTC_WEEKDAY = 6, RTC_DAY, RTC_MONTH, RTC_YEAR, RTC_A, RTC_B,
-       RTC_C, RTC_D, RTC_CENTURY = 0x32 };
+enum {
+	RTC_SECONDS = 0,
+	RTC_MINUTES = 2,
+	RTC_HOURS = 4,
+	RTC_WEEKDAY = 6,
+	RTC_DAY,
+	RTC_MONTH,
+	RTC_YEAR,
+	RTC_A,
+	RTC_B,
+	RTC_C,
+	RTC_D,
+	RTC_CENTURY = 0x32
+};
 #define RTC_A_32768 0x26 /* divider on, no update in progress */
 #define RTC_B_24H 0x02
 #define RTC_D_VALID 0x80
@@ -91,17 +103,28 @@ static uint8_t cmos_read(const struct hv_legacy *l, uint64_t unix_s)
 
 	date_of(unix_s / DAY_S, &year, &month, &day);
 	switch (index) {
-	case RTC_SECONDS: return bcd(s % 60);
-	case RTC_MINUTES: return bcd(s / 60 % 60);
-	case RTC_HOURS: return bcd(s / 3600);
-	case RTC_WEEKDAY: return bcd((unsigned)((unix_s / DAY_S + 4) % 7) + 1); /* 1 is Sunday */
-	case RTC_DAY: return bcd(day);
-	case RTC_MONTH: return bcd(month);
-	case RTC_YEAR: return bcd(year % 100);
-	case RTC_CENTURY: return bcd(year / 100);
-	case RTC_C: return 0;
-	case RTC_D: return RTC_D_VALID;
-	default: return l->cmos[index];
+	case RTC_SECONDS:
+		return bcd(s % 60);
+	case RTC_MINUTES:
+		return bcd(s / 60 % 60);
+	case RTC_HOURS:
+		return bcd(s / 3600);
+	case RTC_WEEKDAY:
+		return bcd((unsigned)((unix_s / DAY_S + 4) % 7) + 1); /* 1 is Sunday */
+	case RTC_DAY:
+		return bcd(day);
+	case RTC_MONTH:
+		return bcd(month);
+	case RTC_YEAR:
+		return bcd(year % 100);
+	case RTC_CENTURY:
+		return bcd(year / 100);
+	case RTC_C:
+		return 0;
+	case RTC_D:
+		return RTC_D_VALID;
+	default:
+		return l->cmos[index];
 	}
 }
 
@@ -131,14 +154,16 @@ static void cmos_write(struct hv_legacy *l, uint8_t v)
 {
 	unsigned index = l->cmos_index & 0x7f;
 
-	/* Plain memory, except for the clock, which is the host's, and its format, which stays BCD and 24 hours. */
+	/* Plain memory, except for the clock, which is the host's, and its format, which stays BCD
+	 * and 24 hours. */
 	if (index > RTC_D && index != RTC_CENTURY)
 		l->cmos[index] = v;
 	else if (index == RTC_B)
 		l->cmos[index] = (v & 0x80) | RTC_B_24H;
 }
 
-enum hv_legacy_effect hv_legacy_write(struct hv_legacy *l, uint16_t port, unsigned size, uint32_t value)
+enum hv_legacy_effect hv_legacy_write(struct hv_legacy *l, uint16_t port, unsigned size,
+				      uint32_t value)
 {
 	switch (port) {
 	case PORT_8042:

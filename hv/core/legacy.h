@@ -2,8 +2,8 @@
 /*
  * hv/core/legacy.h - the small ports: CMOS clock, power, reset, and what is not there.
  *
- * What      RTC/CMOS 0x70-0x71; ACPI sleep registers; 8042 reset (0x64), 0x92, 0xcf9; PCI configuration ports
- *           that say there is no PCI.
+ * What      RTC/CMOS 0x70-0x71; ACPI sleep registers; 8042 reset (0x64), 0x92, 0xcf9; PCI
+ *           configuration ports that say there is no PCI.
  * Threads   One at a time per struct; the caller guards it.
  * Limits    The clock is read-only: a guest that sets it is ignored.  No RTC interrupts.
  * Spec      Motorola MC146818; ACPI 6.4, 4.8.3.7; PCI Local Bus 3.0, 3.2.2.3.2.
@@ -26,6 +26,7 @@ void hv_legacy_init(struct hv_legacy *l);
 bool hv_legacy_has_port(uint16_t port);
 /* size 1, 2, 4; unix_s: wall clock, seconds since 1970. */
 uint32_t hv_legacy_read(struct hv_legacy *l, uint16_t port, unsigned size, uint64_t unix_s);
-enum hv_legacy_effect hv_legacy_write(struct hv_legacy *l, uint16_t port, unsigned size, uint32_t value);
+enum hv_legacy_effect hv_legacy_write(struct hv_legacy *l, uint16_t port, unsigned size,
+				      uint32_t value);
 
 #endif

@@ -152,7 +152,8 @@ static void latch_status(struct hv_pit_channel *c, uint64_t now_ns)
 {
 	if (c->status_latched)
 		return;
-	c->status = (uint8_t)(out_at(c, now_ns) << 7 | !c->counting << 6 | c->access << 4 | c->mode << 1);
+	c->status = (uint8_t)(out_at(c, now_ns) << 7 | !c->counting << 6 | c->access << 4 |
+			      c->mode << 1);
 	c->status_latched = true;
 }
 
@@ -193,7 +194,8 @@ static void gate_write(struct hv_pit_channel *c, bool gate, uint64_t now_ns)
 		c->start_ns = now_ns; /* a rising gate starts these anew */
 	} else {
 		/* Goes on where it was held; rounded up, so that no tick is counted twice. */
-		c->start_ns = now_ns - ((c->reload - c->held) * NS_PER_S + HV_PIT_HZ - 1) / HV_PIT_HZ;
+		c->start_ns =
+			now_ns - ((c->reload - c->held) * NS_PER_S + HV_PIT_HZ - 1) / HV_PIT_HZ;
 	}
 	c->gate = gate;
 }
@@ -202,7 +204,8 @@ uint8_t hv_pit_read(struct hv_pit *p, uint16_t port, uint64_t now_ns)
 {
 	if (port == PORT_B)
 		return (p->ch[2].gate ? B_GATE2 : 0) | (p->speaker ? B_SPEAKER : 0) |
-		       (now_ns / REFRESH_NS % 2 ? B_REFRESH : 0) | (out_at(&p->ch[2], now_ns) ? B_OUT2 : 0);
+		       (now_ns / REFRESH_NS % 2 ? B_REFRESH : 0) |
+		       (out_at(&p->ch[2], now_ns) ? B_OUT2 : 0);
 	if (port == PORT_CONTROL)
 		return 0xff;
 	return channel_read(&p->ch[(port - PORT_CHANNEL) & 3], now_ns);

@@ -67,8 +67,9 @@ static uint8_t iir(const struct hv_serial *s)
 	return IIR_NONE;
 }
 
-/* OUT2 gates the interrupt pin on PCs.  The line must fall and rise again for each THRE (edge-triggered pin):
- * `again` says that a new condition came up although the line may have stayed high. */
+/* OUT2 gates the interrupt pin on PCs.  The line must fall and rise again for each THRE
+ * (edge-triggered pin): `again` says that a new condition came up although the line may have stayed
+ * high. */
 static void update_line(struct hv_serial *s, bool again, struct hv_serial_effects *fx)
 {
 	bool high = iir(s) != IIR_NONE && (s->mcr & MCR_OUT2) && !(s->mcr & MCR_LOOP);
@@ -204,7 +205,8 @@ void hv_serial_write(struct hv_serial *s, unsigned reg, uint8_t value, struct hv
 			s->dlm = value;
 			return;
 		}
-		if ((value & ~s->ier) & IER_THRE) { /* enabling it with an empty holding register is a cause */
+		if ((value & ~s->ier) &
+		    IER_THRE) { /* enabling it with an empty holding register is a cause */
 			s->thre_pending = true;
 			again = true;
 		}

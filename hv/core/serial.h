@@ -28,13 +28,14 @@ struct hv_serial_effects {
 	bool sent; /* byte left the UART */
 	uint8_t byte;
 	bool irq_edge; /* the interrupt line rose: pulse HV_GSI_COM1 */
-	bool rx_room; /* the guest read a byte, or reset the FIFO: more input may be given */
+	bool rx_room;  /* the guest read a byte, or reset the FIFO: more input may be given */
 };
 
 void hv_serial_init(struct hv_serial *s);
 /* reg: port - base, 0 .. 7.  Effects are overwritten. */
 uint8_t hv_serial_read(struct hv_serial *s, unsigned reg, struct hv_serial_effects *fx);
-void hv_serial_write(struct hv_serial *s, unsigned reg, uint8_t value, struct hv_serial_effects *fx);
+void hv_serial_write(struct hv_serial *s, unsigned reg, uint8_t value,
+		     struct hv_serial_effects *fx);
 /* True when hv_serial_receive will take a byte. */
 bool hv_serial_can_receive(const struct hv_serial *s);
 /* A byte from outside; dropped with an overrun when there is no room. */

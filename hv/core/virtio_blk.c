@@ -38,8 +38,8 @@ static void refuse(struct hv_blk_op *op, enum hv_blk_status status)
 	*op = (struct hv_blk_op){ .kind = HV_BLK_DONE, .status = status };
 }
 
-static void parse_io(const struct hv_virtio_mmio *v, const struct hv_virtq_chain *c, bool write, uint64_t sector,
-		     struct hv_blk_op *op)
+static void parse_io(const struct hv_virtio_mmio *v, const struct hv_virtq_chain *c, bool write,
+		     uint64_t sector, struct hv_blk_op *op)
 {
 	uint64_t capacity = get_le64(v->config + CONFIG_CAPACITY);
 	uint32_t len = write ? c->read_bytes - HEADER_LEN : c->write_bytes - 1;
@@ -88,11 +88,14 @@ bool hv_virtio_blk_parse(const struct hv_virtio_mmio *v, const struct hv_virtq_c
 	return true;
 }
 
-bool hv_virtio_blk_finish(struct hv_virtio_mmio *v, const struct hv_virtq_chain *c, const struct hv_guest_mem *mem,
-			  const struct hv_blk_op *op, enum hv_blk_status status)
+bool hv_virtio_blk_finish(struct hv_virtio_mmio *v, const struct hv_virtq_chain *c,
+			  const struct hv_guest_mem *mem, const struct hv_blk_op *op,
+			  enum hv_blk_status status)
 {
 	uint8_t byte = (uint8_t)status;
-	bool to_guest = (op->kind == HV_BLK_READ || op->kind == HV_BLK_GET_ID) && status == HV_BLK_OK, bad;
+	bool to_guest =
+		     (op->kind == HV_BLK_READ || op->kind == HV_BLK_GET_ID) && status == HV_BLK_OK,
+	     bad;
 
 	/* The status is the last writable byte (5.2.6). */
 	if (hv_virtq_chain_write(c, mem, c->write_bytes - 1, &byte, 1, &bad) != 1)

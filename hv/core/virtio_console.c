@@ -35,12 +35,14 @@ void hv_virtio_console_reset(struct hv_virtio_console *c)
 
 static struct hv_console_result broke(struct hv_virtio_console *c, size_t bytes)
 {
-	return (struct hv_console_result){ .bytes = bytes, .irq = hv_virtio_mmio_break(&c->mmio), .broken = true };
+	return (struct hv_console_result){ .bytes = bytes,
+					   .irq = hv_virtio_mmio_break(&c->mmio),
+					   .broken = true };
 }
 
 /* After `pushed` buffers of queue q: the result, with an interrupt when the driver wants one. */
-static struct hv_console_result finish(struct hv_virtio_console *c, unsigned q, const struct hv_guest_mem *mem,
-				       size_t bytes, bool pushed)
+static struct hv_console_result finish(struct hv_virtio_console *c, unsigned q,
+				       const struct hv_guest_mem *mem, size_t bytes, bool pushed)
 {
 	struct hv_console_result r = { .bytes = bytes };
 
@@ -51,8 +53,9 @@ static struct hv_console_result finish(struct hv_virtio_console *c, unsigned q, 
 	return c->mmio.queue[q].broken ? broke(c, bytes) : r;
 }
 
-struct hv_console_result hv_virtio_console_output(struct hv_virtio_console *c, const struct hv_guest_mem *mem,
-						  uint8_t *buf, size_t cap)
+struct hv_console_result hv_virtio_console_output(struct hv_virtio_console *c,
+						  const struct hv_guest_mem *mem, uint8_t *buf,
+						  size_t cap)
 {
 	struct hv_virtq *q = &c->mmio.queue[HV_CONSOLE_TX];
 	size_t done = 0;
@@ -69,11 +72,13 @@ struct hv_console_result hv_virtio_console_output(struct hv_virtio_console *c, c
 			if (p == HV_VIRTQ_EMPTY)
 				break;
 			if (!c->tx.read_bytes)
-				return broke(c, done); /* 5.3.6: and each turn of the loop must get on */
+				return broke(
+					c, done); /* 5.3.6: and each turn of the loop must get on */
 			c->tx_busy = true;
 			c->tx_off = 0;
 		}
-		size_t n = hv_virtq_chain_read(&c->tx, mem, c->tx_off, buf + done, cap - done, &bad);
+		size_t n =
+			hv_virtq_chain_read(&c->tx, mem, c->tx_off, buf + done, cap - done, &bad);
 
 		if (bad)
 			return broke(c, done);
@@ -89,8 +94,9 @@ struct hv_console_result hv_virtio_console_output(struct hv_virtio_console *c, c
 	return finish(c, HV_CONSOLE_TX, mem, done, pushed);
 }
 
-struct hv_console_result hv_virtio_console_input(struct hv_virtio_console *c, const struct hv_guest_mem *mem,
-						 const uint8_t *buf, size_t len)
+struct hv_console_result hv_virtio_console_input(struct hv_virtio_console *c,
+						 const struct hv_guest_mem *mem, const uint8_t *buf,
+						 size_t len)
 {
 	struct hv_virtq *q = &c->mmio.queue[HV_CONSOLE_RX];
 	struct hv_virtq_chain chain;

@@ -32,10 +32,13 @@ void hv_virtio_console_init(struct hv_virtio_console *c, uint16_t cols, uint16_t
 /* On effect `reset`. */
 void hv_virtio_console_reset(struct hv_virtio_console *c);
 /* Output of the guest, up to `cap` bytes; less than cap means that there is no more now. */
-struct hv_console_result hv_virtio_console_output(struct hv_virtio_console *c, const struct hv_guest_mem *mem,
-						  uint8_t *buf, size_t cap);
-/* Input for the guest; bytes < len when the driver has no more room: try again after the next RX notify. */
-struct hv_console_result hv_virtio_console_input(struct hv_virtio_console *c, const struct hv_guest_mem *mem,
-						 const uint8_t *buf, size_t len);
+struct hv_console_result hv_virtio_console_output(struct hv_virtio_console *c,
+						  const struct hv_guest_mem *mem, uint8_t *buf,
+						  size_t cap);
+/* Input for the guest; bytes < len when the driver has no more room: try again after the next RX
+ * notify. */
+struct hv_console_result hv_virtio_console_input(struct hv_virtio_console *c,
+						 const struct hv_guest_mem *mem, const uint8_t *buf,
+						 size_t len);
 
 #endif

@@ -17,15 +17,34 @@
 #define ISR_CONFIG 2u
 
 enum {
-	R_MAGIC = 0x000, R_VERSION = 0x004, R_DEVICE = 0x008, R_VENDOR = 0x00c,
-	R_OFFERED = 0x010, R_OFFERED_SEL = 0x014, R_ACCEPTED = 0x020, R_ACCEPTED_SEL = 0x024,
-	R_QUEUE_SEL = 0x030, R_QUEUE_MAX = 0x034, R_QUEUE_NUM = 0x038, R_QUEUE_READY = 0x044, R_NOTIFY = 0x050,
-	R_ISR = 0x060, R_ACK = 0x064, R_STATUS = 0x070,
-	R_DESC = 0x080, R_DESC_HIGH = 0x084, R_AVAIL = 0x090, R_AVAIL_HIGH = 0x094, R_USED = 0x0a0,
-	R_USED_HIGH = 0x0a4, R_GENERATION = 0x0fc, R_CONFIG = 0x100,
+	R_MAGIC = 0x000,
+	R_VERSION = 0x004,
+	R_DEVICE = 0x008,
+	R_VENDOR = 0x00c,
+	R_OFFERED = 0x010,
+	R_OFFERED_SEL = 0x014,
+	R_ACCEPTED = 0x020,
+	R_ACCEPTED_SEL = 0x024,
+	R_QUEUE_SEL = 0x030,
+	R_QUEUE_MAX = 0x034,
+	R_QUEUE_NUM = 0x038,
+	R_QUEUE_READY = 0x044,
+	R_NOTIFY = 0x050,
+	R_ISR = 0x060,
+	R_ACK = 0x064,
+	R_STATUS = 0x070,
+	R_DESC = 0x080,
+	R_DESC_HIGH = 0x084,
+	R_AVAIL = 0x090,
+	R_AVAIL_HIGH = 0x094,
+	R_USED = 0x0a0,
+	R_USED_HIGH = 0x0a4,
+	R_GENERATION = 0x0fc,
+	R_CONFIG = 0x100,
 };
 
-void hv_virtio_mmio_init(struct hv_virtio_mmio *v, const struct hv_virtio_type *type, uint64_t more_features)
+void hv_virtio_mmio_init(struct hv_virtio_mmio *v, const struct hv_virtio_type *type,
+			 uint64_t more_features)
 {
 	ASSERT(type->queues_count <= HV_VIRTIO_QUEUES && type->config_len <= HV_VIRTIO_CONFIG);
 	ASSERT(type->queue_max && type->queue_max <= HV_VIRTQ_SIZE_MAX);
@@ -68,17 +87,28 @@ uint64_t hv_virtio_mmio_read(const struct hv_virtio_mmio *v, uint32_t offset, un
 	if (size != 4)
 		return 0; /* 4.2.2.2: control registers are 32 bits wide */
 	switch (offset) {
-	case R_MAGIC: return MAGIC;
-	case R_VERSION: return VERSION;
-	case R_DEVICE: return v->device_id;
-	case R_VENDOR: return VENDOR;
-	case R_OFFERED: return v->offered_sel < 2 ? (uint32_t)(v->offered >> (32 * v->offered_sel)) : 0;
-	case R_QUEUE_MAX: return selected(v) ? v->queue_max : 0;
-	case R_QUEUE_READY: return selected(v) && selected(v)->ready;
-	case R_ISR: return v->isr;
-	case R_STATUS: return v->status;
-	case R_GENERATION: return v->config_generation;
-	default: return 0;
+	case R_MAGIC:
+		return MAGIC;
+	case R_VERSION:
+		return VERSION;
+	case R_DEVICE:
+		return v->device_id;
+	case R_VENDOR:
+		return VENDOR;
+	case R_OFFERED:
+		return v->offered_sel < 2 ? (uint32_t)(v->offered >> (32 * v->offered_sel)) : 0;
+	case R_QUEUE_MAX:
+		return selected(v) ? v->queue_max : 0;
+	case R_QUEUE_READY:
+		return selected(v) && selected(v)->ready;
+	case R_ISR:
+		return v->isr;
+	case R_STATUS:
+		return v->status;
+	case R_GENERATION:
+		return v->config_generation;
+	default:
+		return 0;
 	}
 }
 
@@ -107,7 +137,8 @@ static void status_write(struct hv_virtio_mmio *v, uint32_t s, struct hv_virtio_
 	if (!(s & HV_VIRTIO_FEATURES_OK))
 		s &= ~(uint32_t)HV_VIRTIO_DRIVER_OK;
 	fx->started = (s & HV_VIRTIO_DRIVER_OK) && !(v->status & HV_VIRTIO_DRIVER_OK);
-	v->status = (s & 0xff & ~(uint32_t)HV_VIRTIO_NEEDS_RESET) | (v->status & HV_VIRTIO_NEEDS_RESET);
+	v->status =
+		(s & 0xff & ~(uint32_t)HV_VIRTIO_NEEDS_RESET) | (v->status & HV_VIRTIO_NEEDS_RESET);
 }
 
 static void set_half(gpa_t *a, bool high, uint32_t value)
@@ -211,7 +242,8 @@ void hv_virtio_mmio_write(struct hv_virtio_mmio *v, uint32_t offset, unsigned si
 
 bool hv_virtio_mmio_running(const struct hv_virtio_mmio *v)
 {
-	return (v->status & HV_VIRTIO_DRIVER_OK) && !(v->status & (HV_VIRTIO_NEEDS_RESET | HV_VIRTIO_FAILED));
+	return (v->status & HV_VIRTIO_DRIVER_OK) &&
+	       !(v->status & (HV_VIRTIO_NEEDS_RESET | HV_VIRTIO_FAILED));
 }
 
 void hv_virtio_mmio_interrupt(struct hv_virtio_mmio *v)

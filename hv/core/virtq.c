@@ -39,7 +39,8 @@ static bool read_u16(const struct hv_guest_mem *mem, gpa_t at, uint16_t *out)
 }
 
 /* Follows the chain from `head`.  A loop is longer than the queue, and so is found. */
-static bool walk(const struct hv_virtq *q, const struct hv_guest_mem *mem, uint16_t head, struct hv_virtq_chain *c)
+static bool walk(const struct hv_virtq *q, const struct hv_guest_mem *mem, uint16_t head,
+		 struct hv_virtq_chain *c)
 {
 	uint32_t total = 0;
 	uint16_t k = head, flags;
@@ -77,7 +78,8 @@ static bool walk(const struct hv_virtq *q, const struct hv_guest_mem *mem, uint1
 	}
 }
 
-enum hv_virtq_pop hv_virtq_pop(struct hv_virtq *q, const struct hv_guest_mem *mem, struct hv_virtq_chain *out)
+enum hv_virtq_pop hv_virtq_pop(struct hv_virtq *q, const struct hv_guest_mem *mem,
+			       struct hv_virtq_chain *out)
 {
 	uint16_t idx, head;
 
@@ -101,15 +103,17 @@ enum hv_virtq_pop hv_virtq_pop(struct hv_virtq *q, const struct hv_guest_mem *me
 	return HV_VIRTQ_CHAIN;
 }
 
-bool hv_virtq_push(struct hv_virtq *q, const struct hv_guest_mem *mem, uint16_t head, uint32_t written)
+bool hv_virtq_push(struct hv_virtq *q, const struct hv_guest_mem *mem, uint16_t head,
+		   uint32_t written)
 {
 	uint8_t e[USED_LEN], idx[2];
 
 	if (q->broken || !q->ready)
-		return !q->broken; /* the device was reset while the back end was busy: nobody waits for it */
+		return !q->broken; /* reset while the back end was busy: nobody waits for it */
 	put_le32(e, head);
 	put_le32(e + 4, written);
-	if (!mem->write(mem->arg, q->used + USED_RING + (gpa_t)USED_LEN * (q->next_used & (q->size - 1u)), e,
+	if (!mem->write(mem->arg,
+			q->used + USED_RING + (gpa_t)USED_LEN * (q->next_used & (q->size - 1u)), e,
 			sizeof(e)))
 		return broken(q) != HV_VIRTQ_BROKEN;
 	q->next_used++;
@@ -127,7 +131,8 @@ bool hv_virtq_wants_irq(struct hv_virtq *q, const struct hv_guest_mem *mem)
 
 	if (q->broken || !q->ready)
 		return false;
-	/* Orders the store of used.idx before the load of avail.flags; the driver does the mirror image. */
+	/* Orders the store of used.idx before the load of avail.flags; the driver does the mirror
+	 * image. */
 	atomic_thread_fence(memory_order_seq_cst);
 	if (!read_u16(mem, q->avail + AVAIL_FLAGS, &flags)) {
 		q->broken = true;
@@ -141,7 +146,8 @@ struct span {
 	unsigned count;
 };
 
-/* Next piece of the span at byte *off, at most len bytes: its address, and its length (0: at the end). */
+/* Next piece of the span at byte *off, at most len bytes: its address, and its length (0: at the
+ * end). */
 static size_t piece(const struct span *s, size_t off, size_t len, gpa_t *gpa)
 {
 	for (unsigned k = 0; k < s->count; k++) {
@@ -156,8 +162,8 @@ static size_t piece(const struct span *s, size_t off, size_t len, gpa_t *gpa)
 	return 0;
 }
 
-size_t hv_virtq_chain_read(const struct hv_virtq_chain *c, const struct hv_guest_mem *mem, size_t off, void *dst,
-			   size_t len, bool *bad)
+size_t hv_virtq_chain_read(const struct hv_virtq_chain *c, const struct hv_guest_mem *mem,
+			   size_t off, void *dst, size_t len, bool *bad)
 {
 	struct span s = { c->segs, c->readable };
 	size_t done = 0, n;
@@ -174,8 +180,8 @@ size_t hv_virtq_chain_read(const struct hv_virtq_chain *c, const struct hv_guest
 	return done;
 }
 
-size_t hv_virtq_chain_write(const struct hv_virtq_chain *c, const struct hv_guest_mem *mem, size_t off,
-			    const void *src, size_t len, bool *bad)
+size_t hv_virtq_chain_write(const struct hv_virtq_chain *c, const struct hv_guest_mem *mem,
+			    size_t off, const void *src, size_t len, bool *bad)
 {
 	struct span s = { c->segs + c->readable, c->writable };
 	size_t done = 0, n;

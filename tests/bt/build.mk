@@ -2,7 +2,7 @@
 BT_TEST_LIB := tests/bt/fake_dsm.c tests/bt/guest.c
 CFLAGS_tests_bt_fake_dsm := -mgeneral-regs-only
 $(call test_prog,tests/bt/small,tests/bt/small.c $(BT_TEST_LIB))
-$(call test_prog,tests/bt/diff,tests/bt/diff.c tests/bt/native.c $(BT_TEST_LIB))
+$(call test_prog,tests/bt/diff,tests/bt/diff.c tests/bt/gen.c tests/bt/native.c $(BT_TEST_LIB))
 
 .PHONY: bt-check bt-diff
 bt-check: $(B)/tests/bt/small $(B)/tests/bt/diff

@@ -8,7 +8,7 @@
  * Owns      All memory of the search.   Threads  One.   I/O  stdout.
  * Limits    --states (default 40 million); memory.
  *
- *   model                         the worlds of `make check`;  model --deep: those of `make test`
+ *   model                         the worlds of `make check`;  --deep: those of `make test`;  --small: for mutants
  *   model --nodes 3 --pages 1 [--requests R] [--migratory E,P] [--no-evict] [--no-hold] [--writes]
  *         [--depth D] [--states N]
  */
@@ -326,7 +326,14 @@ static const struct model_config worlds[] = {
 	{ .nodes = 2, .pages = 2, .requests = 4, .hold = true, .mig_evidence = 1, .mig_probe = 1 },
 };
 
-/* For `make test`, beside those. */
+/* For the mutants: under a second. */
+static const struct model_config worlds_small[] = {
+	{ .nodes = 2, .pages = 1, .requests = 2, .evict = true, .hold = true, .mig_evidence = 2, .mig_probe = 3 },
+	{ .nodes = 2, .pages = 1, .requests = 1, .evict = true, .hold = true, .mig_evidence = 1, .mig_probe = 1 },
+	{ .nodes = 3, .pages = 1, .requests = 2, .evict = true, .mig_evidence = 1, .mig_probe = 1 },
+};
+
+/* For `make test`, beside the first. */
 static const struct model_config worlds_deep[] = {
 	{ .nodes = 2, .pages = 2, .requests = 4, .evict = true, .hold = true, .mig_evidence = 1, .mig_probe = 1 },
 	{ .nodes = 4, .pages = 1, .requests = 2, .mig_evidence = 1, .mig_probe = 1 },
@@ -340,12 +347,13 @@ int main(int argc, char **argv)
 		{ "no-evict", no_argument, NULL, 'e' },	       { "no-hold", no_argument, NULL, 'h' },
 		{ "writes", no_argument, NULL, 'w' },	       { "depth", required_argument, NULL, 'd' },
 		{ "states", required_argument, NULL, 's' },    { "deep", no_argument, NULL, 'D' },
-		{ NULL, 0, NULL, 0 },
+		{ "small", no_argument, NULL, 'S' },	       { NULL, 0, NULL, 0 },
 	};
 	struct model_config c = { .nodes = 3, .pages = 1, .evict = true, .hold = true };
 	unsigned long long states = 40000000;
 	unsigned depth = 0;
-	bool deep = false;
+	const struct model_config *list = NULL;
+	size_t count = 0;
 	int opt, violations = 0;
 
 	while ((opt = getopt_long(argc, argv, "", opts, NULL)) != -1) {
@@ -360,7 +368,8 @@ int main(int argc, char **argv)
 		case 'e': c.evict = false; break;
 		case 'h': c.hold = false; break;
 		case 'w': c.writes_only = true; break;
-		case 'D': deep = true; break;
+		case 'D': list = worlds_deep; count = ARRAY_LEN(worlds_deep); break;
+		case 'S': list = worlds_small; count = ARRAY_LEN(worlds_small); break;
 		case 'd': depth = (unsigned)atoi(optarg); break;
 		case 's': states = strtoull(optarg, NULL, 0); break;
 		default: return 2;
@@ -368,12 +377,14 @@ int main(int argc, char **argv)
 	}
 	if (c.requests == 0)
 		c.requests = 2 * c.pages;
-	if (argc > 1 && !deep)
+	if (!list && argc == 1) {
+		list = worlds;
+		count = ARRAY_LEN(worlds);
+	}
+	if (!list)
 		violations = world_check(&c, depth, states);
-	for (size_t i = 0; argc == 1 && i < ARRAY_LEN(worlds); i++)
-		violations += world_check(&worlds[i], 0, states);
-	for (size_t i = 0; deep && i < ARRAY_LEN(worlds_deep); i++)
-		violations += world_check(&worlds_deep[i], 0, states);
+	for (size_t i = 0; i < count; i++)
+		violations += world_check(&list[i], depth, states);
 	printf("%d violations\n", violations);
 	return violations != 0;
 }

@@ -53,7 +53,8 @@ static void put_cell(struct writer *o, const struct model *w, unsigned n, unsign
 	const struct model_cell *c = &w->cell[n][p];
 	const struct proto_page *pg = &w->node[n].page[p];
 
-	writer_u8(o, (uint8_t)(pg->right | (pg->right ? pg->owner : 0) << 2 | pg->busy << 3 | c->mapped << 4 | c->target << 6));
+	writer_u8(o, (uint8_t)(pg->right | (pg->right ? pg->owner : 0) << 2 | pg->busy << 3 |
+			       c->mapped << 4 | c->target << 6));
 	writer_u8(o, (uint8_t)(c->unmapping | c->fresh << 1 | c->waiting << 2 | c->parked << 5));
 	writer_u8(o, (uint8_t)(c->cost | c->invs << 4));
 	writer_u8(o, (uint8_t)(c->evict_cost | c->ready << 4));

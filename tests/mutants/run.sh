@@ -36,15 +36,17 @@ one() { # name file sed
 	if ! $cc $flags -I"$dir/src" -I. -w -c "$dir/src/dsm/core/$file" -o "$dir/core/${file%.c}.o" 2>"$dir/log"; then
 		echo "$name: does not compile" > "$dir/result"; return
 	fi
-	if notices "$dir" model "$test/check/model_main.o $test/check/model.o $test/check/model_state.o" ""; then
+	local model="$test/check/model_main.o $test/check/model.o $test/check/model_state.o"
+	if notices "$dir" model "$model" "" --small; then
 		killer=checker
-	elif notices "$dir" unit-proto "$test/unit/dsm/test_proto.o" -lcriterion; then
-		killer="unit test"
-	elif notices "$dir" unit-wire "$test/unit/dsm/test_wire.o" -lcriterion ||
+	elif notices "$dir" unit-proto "$test/unit/dsm/test_proto.o" -lcriterion ||
+	     notices "$dir" unit-wire "$test/unit/dsm/test_wire.o" -lcriterion ||
 	     notices "$dir" unit-dir "$test/unit/dsm/test_dir.o" -lcriterion; then
 		killer="unit test"
 	elif notices "$dir" sim "$test/sim/sim_main.o $test/sim/sim.o" "" --seeds 100; then
 		killer=simulator
+	elif notices "$dir" model "$model" ""; then
+		killer=checker
 	fi
 	echo "$name: ${killer:-SURVIVES}" > "$dir/result"
 	rm -f "$dir"/model "$dir"/unit-* "$dir"/sim

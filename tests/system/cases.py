@@ -172,10 +172,10 @@ def linux_demo(nodes):
 
 
 for n in (1, 2, 3):
-    case(f"linux-demo-{n}", 240)(linux_demo(n))
+    case(f"linux-demo-{n}", 300)(linux_demo(n))
 
 
-@case("linux-devices-2", 180)
+@case("linux-devices-2", 300)
 def devices(limit_s):
     """Disk, random numbers and virtio console, from vCPUs of both nodes."""
     disk = os.path.join(BUILD, "system", "disk.img")
@@ -198,7 +198,7 @@ def devices(limit_s):
     expect(after[:65536] == written and after[65536:] == before[65536:], "the file does not hold what was written", run)
 
 
-@case("linux-crash", 120)
+@case("linux-crash", 300)
 def linux_crash(limit_s):
     """A kernel that panics and reboots ends the VM (reboot is an end), with nothing left behind."""
     run = Run("linux-crash-2", local(2, 2, "512MiB", os.path.join(GUEST, "vmlinuz"), os.path.join(GUEST, "initrd"),

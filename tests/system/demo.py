@@ -16,7 +16,7 @@ import guest_job
 from unum import BUILD, TOP, UNUM, Run, processes
 
 EXAMPLE = os.path.join(TOP, "cluster-config", "examples", "two-nodes.yaml")
-LIMIT_S = 240
+LIMIT_S = 300
 
 
 def with_job(job, path):

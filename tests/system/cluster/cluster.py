@@ -67,6 +67,7 @@ class Console:
         self.process = subprocess.Popen([str(a) for a in args], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.PIPE, env=env, **popen)
         self.out, self.err = b"", b""
+        self.open = {"out", "err"}
         for stream in (self.process.stdout, self.process.stderr):
             os.set_blocking(stream.fileno(), False)
 
@@ -76,8 +77,14 @@ class Console:
             try:
                 more = os.read(stream.fileno(), 1 << 16)
             except BlockingIOError:
-                more = b""
+                continue
+            if not more:
+                self.open.discard(name)
             setattr(self, name, getattr(self, name) + more)
+
+    def at_end(self):
+        self.poll()
+        return not self.open
 
     def wait_for(self, text, limit=PATIENCE):
         def seen():
@@ -97,11 +104,10 @@ class Console:
             self.poll()
             return self.process.poll() is not None
         wait_until("the end of unum", over, limit)
-        for name in ("out", "err"):  # what was still in the pipes
-            stream = getattr(self.process, "std" + name)
-            os.set_blocking(stream.fileno(), True)
-            setattr(self, name, getattr(self, name) + stream.read())
-            stream.close()
+        # Pipes end when the last process that holds them does: one that does not end was left behind.
+        wait_until("the end of everything that unum started", self.at_end, limit)
+        self.process.stdout.close()
+        self.process.stderr.close()
         try:
             self.process.stdin.close()
         except BrokenPipeError:

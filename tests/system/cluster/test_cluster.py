@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import termios
-import time
 
 from cluster import FAKE, ROGUE, UNUM, UNUMD, ClusterTest, main, wait_until
 
@@ -310,42 +309,6 @@ class Agents(ClusterTest):
         copy = self.folder / "wrong.yaml"
         copy.write_text(path.read_text().replace("pool.key", "wrong.key"))
         return copy
-
-    def test_silence_is_death(self):
-        """A stopped slice, and then a stopped agent, is given up after dead_after, not before."""
-        self.keygen()
-        path = self.topology(extra="dead_after: 1s")
-        agents = self.start_agents()
-        for who in ("slice", "agent"):
-            c = self.unum("run", path)
-            c.wait_for("fake guest up")
-            victim = self.slice_of(agents[1].pid) if who == "slice" else agents[1].pid
-            begin = time.monotonic()
-            os.kill(victim, signal.SIGSTOP)
-            self.assertEqual(c.wait(), 4)
-            took = time.monotonic() - begin
-            self.assertIn("node n1 is lost", c.err.decode())
-            self.assertGreater(took, 0.9)
-            self.assertLess(took, 1 + 2)
-            if who == "agent":
-                os.kill(victim, signal.SIGCONT)
-            self.assert_slices_gone()
-
-    def test_own_pause_is_nobodys_death(self):
-        """unum stopped for less than its agents' patience, but for longer than its own: everybody lives."""
-        path = self.topology(key=None, extra="dead_after: 2s")
-        c = self.unum("run", path, "--start-agents", "--slice", FAKE)
-        c.wait_for("fake guest up")
-        for _ in range(2):
-            os.kill(c.process.pid, signal.SIGSTOP)
-            time.sleep(1.5)
-            os.kill(c.process.pid, signal.SIGCONT)
-            time.sleep(0.2)
-        c.send("alive\n")
-        c.wait_for("alive")
-        c.send("poweroff\n")
-        self.assertEqual(c.wait(), 0)
-        self.assert_nothing_left()
 
 
 if __name__ == "__main__":

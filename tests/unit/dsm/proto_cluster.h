@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * tests/unit/dsm/proto_cluster.h - nodes around the protocol core whose links and unmappings take no time, and
- * that log what happens as text.
+ * tests/unit/dsm/proto_cluster.h - nodes around the protocol core whose links and unmappings take
+ * no time, and that log what happens as text.
  */
 #ifndef TESTS_UNIT_DSM_PROTO_CLUSTER_H
 #define TESTS_UNIT_DSM_PROTO_CLUSTER_H

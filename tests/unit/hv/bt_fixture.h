@@ -2,9 +2,9 @@
 /*
  * tests/unit/hv/bt_fixture.h - one bt_cpu over a small array of RAM, without DSM and translator.
  *
- * What      Doubles of every function of those two that the system half calls; rights are an array that tests
- *           set, and dsm_acquire may take another page away at the same time.
- * Limits    Included by exactly one file of a test program: it defines functions.
+ * What      Doubles of every function of those two that the system half calls; rights are an array
+ * that tests set, and dsm_acquire may take another page away at the same time. Limits    Included
+ * by exactly one file of a test program: it defines functions.
  */
 #ifndef TESTS_BT_FIXTURE_H
 #define TESTS_BT_FIXTURE_H
@@ -82,7 +82,10 @@ void dsm_reader_enter(struct dsm_reader *r, dsm_drop_fn drop, void *arg)
 	}
 }
 
-void dsm_reader_leave(struct dsm_reader *r) { (void)r; }
+void dsm_reader_leave(struct dsm_reader *r)
+{
+	(void)r;
+}
 
 void bt_cache_forget_va(struct bt_cpu *c, gva_t va)
 {
@@ -134,7 +137,7 @@ static const struct hv_cpuid_entry fx_cpuid[] = {
 	{ .leaf = 0xb, .subleaf = 0, .by_subleaf = true, .ecx = 0x100, .ebx = 1 },
 	{ .leaf = 0x80000000, .eax = 0x80000008 },
 	{ .leaf = 0x80000001, .edx = 0x2c100800 }, /* long mode, rdtscp, 1G pages, nx, syscall */
-	{ .leaf = 0x80000008, .eax = 0x3028 },	   /* 40 address bits */
+	{ .leaf = 0x80000008, .eax = 0x3028 },     /* 40 address bits */
 };
 
 static inline struct bt_cpu *fx_cpu(void)
@@ -174,9 +177,18 @@ static inline uint32_t ram32(gpa_t at)
 	memcpy(&v, fx.ram + at, 4);
 	return v;
 }
-static inline void put64(gpa_t at, uint64_t v) { memcpy(fx.ram + at, &v, 8); }
-static inline void put32(gpa_t at, uint32_t v) { memcpy(fx.ram + at, &v, 4); }
-static inline void put16(gpa_t at, uint16_t v) { memcpy(fx.ram + at, &v, 2); }
+static inline void put64(gpa_t at, uint64_t v)
+{
+	memcpy(fx.ram + at, &v, 8);
+}
+static inline void put32(gpa_t at, uint32_t v)
+{
+	memcpy(fx.ram + at, &v, 4);
+}
+static inline void put16(gpa_t at, uint16_t v)
+{
+	memcpy(fx.ram + at, &v, 2);
+}
 
 #define PT_P 1ull
 #define PT_W 2ull
@@ -223,8 +235,19 @@ static inline gpa_t fx_map(gva_t va, gpa_t gpa, uint64_t flags)
 #define FX_USTACK 0x120000u
 #define FX_DATA 0x130000u /* user and supervisor, writable, 32 pages */
 
-enum { SEL_K64 = 0x08, SEL_KDATA = 0x10, SEL_U32 = 0x18, SEL_UDATA = 0x20, SEL_U64 = 0x28, SEL_K32 = 0x30,
-       SEL_TSS = 0x40, SEL_LDT = 0x50, SEL_NP = 0x60, SEL_RODATA = 0x68, SEL_FREE = 0x70 };
+enum {
+	SEL_K64 = 0x08,
+	SEL_KDATA = 0x10,
+	SEL_U32 = 0x18,
+	SEL_UDATA = 0x20,
+	SEL_U64 = 0x28,
+	SEL_K32 = 0x30,
+	SEL_TSS = 0x40,
+	SEL_LDT = 0x50,
+	SEL_NP = 0x60,
+	SEL_RODATA = 0x68,
+	SEL_FREE = 0x70
+};
 
 #define DESC_K64 0x00af9b000000ffffull
 #define DESC_K32 0x00cf9b000000ffffull
@@ -251,7 +274,8 @@ static inline void fx_ring(struct bt_cpu *c, unsigned cpl, uint16_t cs)
 	bt_mode_update(c);
 }
 
-static inline void fx_gate64(unsigned vector, uint16_t sel, uint64_t off, unsigned type, unsigned dpl, unsigned ist)
+static inline void fx_gate64(unsigned vector, uint16_t sel, uint64_t off, unsigned type,
+			     unsigned dpl, unsigned ist)
 {
 	put64(FX_IDT + 16 * vector, (off & 0xffff) | (uint64_t)sel << 16 | (uint64_t)ist << 32 |
 					    (uint64_t)(0x80 | dpl << 5 | type) << 40 |
@@ -273,13 +297,16 @@ static inline void fx_gdt(void)
 	put64(FX_GDT + SEL_RODATA, 0x00cff1000000ffffull);
 }
 
-/* 64-bit mode, CPL 0, everything below 2 MiB identity-mapped for the supervisor, FX_DATA also for the user. */
+/* 64-bit mode, CPL 0, everything below 2 MiB identity-mapped for the supervisor, FX_DATA also for
+ * the user. */
 static inline struct bt_cpu *fx_long(void)
 {
 	struct bt_cpu *c = fx_cpu();
 
 	for (gpa_t a = 0; a < 0x200000; a += PAGE_SIZE)
-		fx_map(a, a, PT_W | PT_A | PT_D | (a >= FX_DATA || (a >> 12) == (FX_USTACK - 1) >> 12 ? PT_U : 0));
+		fx_map(a, a,
+		       PT_W | PT_A | PT_D |
+			       (a >= FX_DATA || (a >> 12) == (FX_USTACK - 1) >> 12 ? PT_U : 0));
 	fx_gdt();
 	c->cr0 = CR0_PE | CR0_PG | CR0_WP | CR0_ET | CR0_NE;
 	c->cr4 = CR4_PAE | CR4_PGE | CR4_OSFXSR | CR4_OSXMM;
@@ -328,12 +355,19 @@ static inline struct bt_insn fx_insn(uint16_t mnemonic, unsigned opsize)
 {
 	struct bt_cpu *c = fx.c;
 
-	return (struct bt_insn){ .rip = c->rip, .next_rip = c->rip + 3, .mnemonic = mnemonic, .length = 3,
-				 .opsize = (uint8_t)opsize, .addrsize = cpu_code64(c) ? 8 : 4, .seg = HV_DS,
-				 .base = 0xff, .index = 0xff };
+	return (struct bt_insn){ .rip = c->rip,
+				 .next_rip = c->rip + 3,
+				 .mnemonic = mnemonic,
+				 .length = 3,
+				 .opsize = (uint8_t)opsize,
+				 .addrsize = cpu_code64(c) ? 8 : 4,
+				 .seg = HV_DS,
+				 .base = 0xff,
+				 .index = 0xff };
 }
 
-static inline void fx_op(struct bt_insn *i, unsigned kind, unsigned reg, unsigned size, uint64_t imm)
+static inline void fx_op(struct bt_insn *i, unsigned kind, unsigned reg, unsigned size,
+			 uint64_t imm)
 {
 	i->op[i->nops].kind = (uint8_t)kind;
 	i->op[i->nops].reg = (uint8_t)reg;
@@ -359,20 +393,20 @@ static inline enum bt_next fx_run(const struct bt_insn *i)
 }
 
 /* Expects and takes away a queued exception. */
-#define fx_expect_fault(vec, err)                                                                            \
-	do {                                                                                                 \
-		cr_assert(fx.c->exc.pending);                                                                \
-		cr_assert_eq(fx.c->exc.vector, (vec), "vector %u", fx.c->exc.vector);                        \
-		cr_assert(fx.c->exc.has_error);                                                              \
-		cr_assert_eq(fx.c->exc.error, (uint32_t)(err), "error %#x", fx.c->exc.error);                \
-		fx.c->exc.pending = false;                                                                   \
+#define fx_expect_fault(vec, err)                                                             \
+	do {                                                                                  \
+		cr_assert(fx.c->exc.pending);                                                 \
+		cr_assert_eq(fx.c->exc.vector, (vec), "vector %u", fx.c->exc.vector);         \
+		cr_assert(fx.c->exc.has_error);                                               \
+		cr_assert_eq(fx.c->exc.error, (uint32_t)(err), "error %#x", fx.c->exc.error); \
+		fx.c->exc.pending = false;                                                    \
 	} while (0)
-#define fx_expect_plain_fault(vec)                                                                           \
-	do {                                                                                                 \
-		cr_assert(fx.c->exc.pending);                                                                \
-		cr_assert_eq(fx.c->exc.vector, (vec), "vector %u", fx.c->exc.vector);                        \
-		cr_assert(!fx.c->exc.has_error);                                                             \
-		fx.c->exc.pending = false;                                                                   \
+#define fx_expect_plain_fault(vec)                                                    \
+	do {                                                                          \
+		cr_assert(fx.c->exc.pending);                                         \
+		cr_assert_eq(fx.c->exc.vector, (vec), "vector %u", fx.c->exc.vector); \
+		cr_assert(!fx.c->exc.has_error);                                      \
+		fx.c->exc.pending = false;                                            \
 	} while (0)
 
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/unit/hv/lapic_help.h - a local APIC under test: short names for its registers, and the last effects. */
+/* tests/unit/hv/lapic_help.h - a local APIC under test: short names for its registers, and the last
+ * effects. */
 #ifndef TESTS_UNIT_HV_LAPIC_HELP_H
 #define TESTS_UNIT_HV_LAPIC_HELP_H
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* ACPI tables: found by walking from the RSDP as a guest does; checksums; contents; disassembly by iasl. */
+/* ACPI tables: found by walking from the RSDP as a guest does; checksums; contents; disassembly by
+ * iasl. */
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,13 +16,20 @@ static uint8_t buf[HV_ACPI_SIZE];
 static size_t used;
 static const node_id node_of[] = { 0, 0, 1, 1, 2 };
 static const struct hv_acpi_mem mem[] = {
-	{ 0, 0x40000000, 0 }, { 0x40000000, 0x40000000, 1 }, { 0x100000000, 0x80000000, 2 },
+	{ 0, 0x40000000, 0 },
+	{ 0x40000000, 0x40000000, 1 },
+	{ 0x100000000, 0x80000000, 2 },
 };
 
 static struct hv_acpi_config config(void)
 {
-	return (struct hv_acpi_config){ .vcpus = 5, .nodes = 3, .node_of = node_of, .mem = mem, .mem_count = 3,
-					.virtio_slots = 3, .numa = true };
+	return (struct hv_acpi_config){ .vcpus = 5,
+					.nodes = 3,
+					.node_of = node_of,
+					.mem = mem,
+					.mem_count = 3,
+					.virtio_slots = 3,
+					.numa = true };
 }
 
 static void build(const struct hv_acpi_config *cfg)
@@ -42,7 +50,8 @@ static uint8_t sum(const uint8_t *p, size_t len)
 
 static uint8_t *at(uint64_t gpa)
 {
-	cr_assert(gpa >= AT && gpa < AT + used, "address %#llx is outside", (unsigned long long)gpa);
+	cr_assert(gpa >= AT && gpa < AT + used, "address %#llx is outside",
+		  (unsigned long long)gpa);
 	cr_assert_eq(gpa % 16, 0);
 	return buf + (gpa - AT);
 }
@@ -168,8 +177,13 @@ Test(acpi, largest_fits_and_small_buffer_is_refused)
 {
 	static node_id many[VCPUS_MAX];
 	static struct hv_acpi_mem ranges[2 * NODES_MAX];
-	struct hv_acpi_config cfg = { .vcpus = VCPUS_MAX, .nodes = NODES_MAX, .node_of = many, .mem = ranges,
-				      .mem_count = 2 * NODES_MAX, .virtio_slots = HV_VIRTIO_SLOTS, .numa = true };
+	struct hv_acpi_config cfg = { .vcpus = VCPUS_MAX,
+				      .nodes = NODES_MAX,
+				      .node_of = many,
+				      .mem = ranges,
+				      .mem_count = 2 * NODES_MAX,
+				      .virtio_slots = HV_VIRTIO_SLOTS,
+				      .numa = true };
 
 	build(&cfg);
 	cr_assert(table("SLIT"));
@@ -180,7 +194,8 @@ Test(acpi, largest_fits_and_small_buffer_is_refused)
 	}
 }
 
-/* The n-th device has the n-th register window and GSI; literals in the ASL, constants everywhere else. */
+/* The n-th device has the n-th register window and GSI; literals in the ASL, constants everywhere
+ * else. */
 static void slots_are_as_in_layout(const char *text)
 {
 	char want[32];
@@ -227,6 +242,7 @@ Test(acpi, iasl_reads_the_dsdt)
 	cr_assert(strstr(text, "LNRO0005"));
 	slots_are_as_in_layout(text);
 	cr_assert(strstr(text, "Name (_S5, Package"));
-	snprintf(cmd, sizeof(cmd), "cd %s && iasl -p again dsdt.dsl >log 2>&1 && rm -r %s", dir, dir);
+	snprintf(cmd, sizeof(cmd), "cd %s && iasl -p again dsdt.dsl >log 2>&1 && rm -r %s", dir,
+		 dir);
 	cr_assert_eq(system(cmd), 0, "iasl does not accept its own text");
 }

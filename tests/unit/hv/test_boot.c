@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Boot plans: synthetic bzImage, PVH and multiboot images, each rejection, and a real kernel where there is one. */
+/* Boot plans: synthetic bzImage, PVH and multiboot images, each rejection, and a real kernel where
+ * there is one. */
 #include <criterion/criterion.h>
 #include <glob.h>
 #include <stdlib.h>
@@ -17,8 +18,10 @@ static const char *why;
 
 /* --- building images --- */
 
-/* ELF file with one load segment of `filesz` bytes of 0xc3 at `paddr`, followed by bss, and maybe a PVH note. */
-static size_t make_elf(uint8_t *p, bool is64, uint64_t paddr, uint32_t filesz, uint32_t memsz, bool pvh)
+/* ELF file with one load segment of `filesz` bytes of 0xc3 at `paddr`, followed by bss, and maybe a
+ * PVH note. */
+static size_t make_elf(uint8_t *p, bool is64, uint64_t paddr, uint32_t filesz, uint32_t memsz,
+		       bool pvh)
 {
 	unsigned ehsize = is64 ? 64 : 52, phsize = is64 ? 56 : 32;
 	uint32_t data = 0x1000, note = 0x800;
@@ -40,8 +43,8 @@ static size_t make_elf(uint8_t *p, bool is64, uint64_t paddr, uint32_t filesz, u
 	put_le16(p + (is64 ? 56 : 44), 2);
 	for (unsigned k = 0; k < 2; k++) {
 		uint8_t *h = p + ehsize + k * phsize;
-		uint64_t v[5] = { k ? note : data, k ? 0 : 0xffffffff80000000 + paddr, k ? 0 : paddr,
-				  k ? 24 : filesz, k ? 24 : memsz };
+		uint64_t v[5] = { k ? note : data, k ? 0 : 0xffffffff80000000 + paddr,
+				  k ? 0 : paddr, k ? 24 : filesz, k ? 24 : memsz };
 
 		put_le32(h, k ? (pvh ? 4 : 0) : 1);
 		if (!is64)
@@ -84,7 +87,7 @@ static void add_multiboot_header(uint8_t *p, uint32_t at, uint32_t flags)
 {
 	put_le32(p + at, 0x1badb002);
 	put_le32(p + at + 4, flags);
-	put_le32(p + at + 8, (uint32_t)-(0x1badb002 + flags));
+	put_le32(p + at + 8, (uint32_t) - (0x1badb002 + flags));
 }
 
 static struct hv_boot_input input(enum hv_boot_kind kind, size_t image_len, size_t elf_len)
@@ -122,7 +125,8 @@ static void chunks_are_sane(const struct hv_boot_input *in)
 		bool inside = false;
 
 		for (unsigned r = 0; r < in->ram_count; r++)
-			inside |= c->gpa >= in->ram[r].start && c->gpa + c->len <= in->ram[r].start + in->ram[r].len;
+			inside |= c->gpa >= in->ram[r].start &&
+				  c->gpa + c->len <= in->ram[r].start + in->ram[r].len;
 		cr_assert(inside);
 		for (unsigned j = 0; j < k; j++)
 			cr_assert(c->gpa + c->len <= plan.chunks[j].gpa ||
@@ -136,7 +140,8 @@ static uint64_t translate(uint64_t va)
 	uint64_t entry = plan.regs.cr3;
 
 	for (int level = 3; level >= 0; level--) {
-		entry = get_le64(guest((entry & 0xffffffffff000ull) + 8 * ((va >> (12 + 9 * level)) & 511), 8));
+		entry = get_le64(guest(
+			(entry & 0xffffffffff000ull) + 8 * ((va >> (12 + 9 * level)) & 511), 8));
 		cr_assert_eq(entry & 3, 3, "%#llx is not mapped", (unsigned long long)va);
 		if (entry & 0x80)
 			return (entry & 0xfffffffe00000ull) | (va & 0x1fffff);
@@ -225,7 +230,8 @@ Test(boot, linux_plan)
 	cr_assert_eq(get_le64(zero + 0x70), 0xe0000);
 	cr_assert_str_eq((const char *)guest(get_le32(zero + 0x228), 19), "console=hvc0 quiet");
 	cr_assert_eq(get_le32(zero + 0x21c), sizeof(initrd));
-	cr_assert_eq(memcmp(guest(get_le32(zero + 0x218), sizeof(initrd)), initrd, sizeof(initrd)), 0);
+	cr_assert_eq(memcmp(guest(get_le32(zero + 0x218), sizeof(initrd)), initrd, sizeof(initrd)),
+		     0);
 	cr_assert_geq(get_le32(zero + 0x218), 16 * MIB + 0x9000, "behind the kernel's bss");
 	cr_assert_eq(zero[0x1e8], 4);
 	e = zero + 0x2d0;
@@ -253,7 +259,8 @@ Test(boot, linux_paging_and_segments)
 
 Test(boot, linux_rejections)
 {
-	size_t bz = make_bzimage(image, 5000), len = make_elf(elf, true, 16 * MIB, 0x3000, 0x9000, false);
+	size_t bz = make_bzimage(image, 5000),
+	       len = make_elf(elf, true, 16 * MIB, 0x3000, 0x9000, false);
 	struct hv_boot_input in = input(HV_BOOT_LINUX, bz, len);
 	static char longline[3000];
 
@@ -312,7 +319,8 @@ Test(boot, pvh_plan)
 		cr_assert_eq(get_le32(info), 0x336ec578);
 		cr_assert_eq(get_le32(info + 4), 1);
 		cr_assert_eq(get_le32(info + 12), 2);
-		cr_assert_str_eq((const char *)guest(get_le64(info + 24), 19), "console=hvc0 quiet");
+		cr_assert_str_eq((const char *)guest(get_le64(info + 24), 19),
+				 "console=hvc0 quiet");
 		cr_assert_eq(get_le64(info + 32), 0xe0000);
 		list = guest(get_le64(info + 16), 64);
 		cr_assert_eq(memcmp(guest(get_le64(list), 5), "first", 5), 0);
@@ -384,7 +392,7 @@ Test(boot, multiboot_flat_image)
 	memset(image, 0x90, 0x1000);
 	add_multiboot_header(image, 0x40, 1u << 16);
 	put_le32(image + 0x4c, MIB + 0x40); /* header_addr */
-	put_le32(image + 0x50, MIB);	    /* load_addr */
+	put_le32(image + 0x50, MIB);        /* load_addr */
 	put_le32(image + 0x54, 0);
 	put_le32(image + 0x58, MIB + 0x3000); /* bss_end */
 	put_le32(image + 0x5c, MIB + 0x80);   /* entry */
@@ -446,16 +454,19 @@ Test(boot, real_kernel)
 	struct hv_bzimage b;
 	glob_t g = { 0 };
 
-	if (!path && (glob("build/guest/vmlinuz", 0, NULL, &g) == 0 || glob("/boot/vmlinuz-*", 0, NULL, &g) == 0))
+	if (!path && (glob("build/guest/vmlinuz", 0, NULL, &g) == 0 ||
+		      glob("/boot/vmlinuz-*", 0, NULL, &g) == 0))
 		path = g.gl_pathv[0];
 	if (!path)
-		cr_skip_test("no kernel: not built for the guest, none in /boot, UNUM_TEST_KERNEL is not set");
+		cr_skip_test("no kernel: not built for the guest, none in /boot, UNUM_TEST_KERNEL "
+			     "is not set");
 	cr_assert_eq(hv_file_read(path, &file), 0);
 	cr_assert(hv_boot_kind_of(file.data, file.len, &kind, &why), "%s", why);
 	cr_assert_eq(kind, HV_BOOT_LINUX);
 	cr_assert(hv_bzimage_parse(file.data, file.len, &b, &why), "%s", why);
 	cr_assert_neq(b.packing, HV_PACK_UNKNOWN);
-	cr_assert_eq(hv_kernel_unpack(file.data + b.payload_off, b.payload_len, &unpacked, &format), 0);
+	cr_assert_eq(hv_kernel_unpack(file.data + b.payload_off, b.payload_len, &unpacked, &format),
+		     0);
 	cr_assert_eq(unpacked.len, b.unpacked_len, "%s: %zu", path, unpacked.len);
 	in.image = (struct hv_boot_bytes){ file.data, file.len };
 	in.elf = (struct hv_boot_bytes){ unpacked.data, unpacked.len };

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Exceptions and interrupts of the bt engine: frames, stacks, error codes, double and triple faults. */
+/* Exceptions and interrupts of the bt engine: frames, stacks, error codes, double and triple
+ * faults. */
 #include "bt_fixture.h"
 
 #define HANDLER 0x40123456ull
@@ -29,7 +30,8 @@ Test(bt_event, same_ring_fault_with_error_code)
 	cr_assert_eq(ram64(sp - 48), 0x18);
 	cr_assert_eq(ram64(sp - 40), 0x5000);
 	cr_assert_eq(ram64(sp - 32), SEL_K64);
-	cr_assert_eq(ram64(sp - 24), RFLAGS_FIXED | RFLAGS_IF | RFLAGS_TF | RFLAGS_CF | RFLAGS_NT | RFLAGS_RF);
+	cr_assert_eq(ram64(sp - 24),
+		     RFLAGS_FIXED | RFLAGS_IF | RFLAGS_TF | RFLAGS_CF | RFLAGS_NT | RFLAGS_RF);
 	cr_assert_eq(ram64(sp - 16), FX_STACK0 - 0x108);
 	cr_assert_eq(ram64(sp - 8), SEL_KDATA);
 	cr_assert_eq(c->rflags, RFLAGS_FIXED | RFLAGS_CF);
@@ -258,7 +260,8 @@ Test(bt_event, real_mode)
 static void gate32(unsigned vector, uint16_t sel, uint32_t off, unsigned type, unsigned dpl)
 {
 	put64(FX_IDT + 8 * vector, (off & 0xffff) | (uint64_t)sel << 16 |
-					   (uint64_t)(0x80 | dpl << 5 | type) << 40 | (uint64_t)(off >> 16) << 48);
+					   (uint64_t)(0x80 | dpl << 5 | type) << 40 |
+					   (uint64_t)(off >> 16) << 48);
 }
 
 Test(bt_event, protected_mode)

@@ -47,7 +47,8 @@ Test(bt_mmu, accessed_and_dirty)
 	cr_assert_eq(ram64(pte) & (PT_A | PT_D), PT_A);
 	cr_assert_eq(ram64(pde) & (PT_A | PT_D), PT_A);
 	cr_assert_eq(fx.c->tlb[0].tag_read[tlb_index(VA)], VA);
-	cr_assert_eq(fx.c->tlb[0].tag_write[tlb_index(VA)], BT_TLB_NONE, "D is not set: no write entry");
+	cr_assert_eq(fx.c->tlb[0].tag_write[tlb_index(VA)], BT_TLB_NONE,
+		     "D is not set: no write entry");
 	cr_assert_eq(write_as(VA, false), BT_OK);
 	cr_assert_eq(ram64(pte) & (PT_A | PT_D), PT_A | PT_D);
 	cr_assert_eq(fx.c->tlb[0].tag_write[tlb_index(VA)], VA);
@@ -174,8 +175,8 @@ Test(bt_mmu, legacy_paging)
 	c->cr3 = 0x10000;
 	c->cr4 = CR4_PSE;
 	c->cr0 |= CR0_PG | CR0_WP;
-	put32(0x10000 + 4 * 4, 0x11000 | PT_P | PT_W | PT_U);	 /* 0x01000000 */
-	put32(0x11000 + 4 * 3, PAGE_A | PT_P | PT_W);		 /* 0x01003000 */
+	put32(0x10000 + 4 * 4, 0x11000 | PT_P | PT_W | PT_U);   /* 0x01000000 */
+	put32(0x11000 + 4 * 3, PAGE_A | PT_P | PT_W);           /* 0x01003000 */
 	put32(0x10000 + 4 * 5, 0x400000 | PT_P | PT_W | PT_PS); /* 0x01400000: 4M */
 	fx.ram[PAGE_A + 9] = 0x31;
 	fx.ram[0x400000 + 0x1009] = 0x32;
@@ -201,10 +202,10 @@ Test(bt_mmu, pae_paging)
 	c->cr4 = CR4_PAE;
 	c->cr0 |= CR0_PG | CR0_WP;
 	c->efer = EFER_NXE;
-	put64(0x10020 + 8 * 1, 0x11000 | PT_P);			       /* 0x40000000 */
+	put64(0x10020 + 8 * 1, 0x11000 | PT_P); /* 0x40000000 */
 	put64(0x11000, 0x12000 | PT_P | PT_W | PT_U);
 	put64(0x12000 + 8 * 2, PAGE_A | PT_P | PT_W | PT_U | PT_NX); /* 0x40002000 */
-	put64(0x11000 + 8, 0x400000 | PT_P | PT_PS);		       /* 0x40200000 */
+	put64(0x11000 + 8, 0x400000 | PT_P | PT_PS);                 /* 0x40200000 */
 	fx.ram[PAGE_A + 1] = 0x41;
 	fx.ram[0x400002] = 0x42;
 	cr_assert_eq(bt_mem_read_as(c, 0x40002001, &v, 1, AS_USER), BT_OK);

@@ -32,9 +32,10 @@ static bool wr(uint32_t index, uint64_t v)
 
 Test(bt_msr, storage)
 {
-	static const uint32_t any[] = { 0xc0000081, 0x1a0, 0x200, 0x20f, 0x250, 0x258, 0x259, 0x268, 0x26f };
-	static const uint32_t addresses[] = { 0x175, 0x176, 0xc0000082, 0xc0000083, 0xc0000100, 0xc0000101,
-					      0xc0000102 };
+	static const uint32_t any[] = { 0xc0000081, 0x1a0, 0x200, 0x20f, 0x250,
+					0x258,      0x259, 0x268, 0x26f };
+	static const uint32_t addresses[] = { 0x175,      0x176,      0xc0000082, 0xc0000083,
+					      0xc0000100, 0xc0000101, 0xc0000102 };
 
 	fx_long();
 	for (unsigned k = 0; k < ARRAY_LEN(any); k++)
@@ -81,7 +82,8 @@ Test(bt_msr, unknown)
 {
 	struct bt_cpu *c = fx_long();
 
-	static const uint32_t none[] = { 0x48, 0x3a, 0x10a, 0x3b, 0x4b564d00, 0x4b564d01, 0xc0010000, 0x400 };
+	static const uint32_t none[] = { 0x48,       0x3a,       0x10a,      0x3b,
+					 0x4b564d00, 0x4b564d01, 0xc0010000, 0x400 };
 
 	for (unsigned k = 0; k < ARRAY_LEN(none); k++) {
 		cr_assert_eq(msr(ZYDIS_MNEMONIC_RDMSR, none[k], 0), BT_AGAIN);

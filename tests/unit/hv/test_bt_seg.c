@@ -167,7 +167,8 @@ Test(bt_seg, lar_lsl_ver)
 	struct bt_cpu *c = fx_long();
 	struct bt_insn i = fx_insn(ZYDIS_MNEMONIC_LSL, 8);
 
-	put64(FX_GDT + SEL_FREE, 0x0040f50000000000ull | 0x3005); /* the kernel's CPU number segment */
+	put64(FX_GDT + SEL_FREE,
+	      0x0040f50000000000ull | 0x3005); /* the kernel's CPU number segment */
 	fx_ring(c, 3, SEL_U64);
 	c->gpr[HV_RAX] = SEL_FREE | 3;
 	fx_op(&i, 1, HV_RCX, 8, 0);
@@ -204,7 +205,8 @@ Test(bt_seg, iretq)
 	struct bt_cpu *c = fx_long();
 	struct bt_insn i = fx_insn(ZYDIS_MNEMONIC_IRETQ, 8);
 	uint64_t sp = FX_STACK0 - 0x80;
-	uint64_t frame[5] = { 0x7000, SEL_U64 | 3, RFLAGS_FIXED | RFLAGS_IF | RFLAGS_RF | RFLAGS_IOPL, FX_USTACK - 8,
+	uint64_t frame[5] = { 0x7000, SEL_U64 | 3,
+			      RFLAGS_FIXED | RFLAGS_IF | RFLAGS_RF | RFLAGS_IOPL, FX_USTACK - 8,
 			      SEL_UDATA | 3 };
 
 	memcpy(fx.ram + sp, frame, sizeof(frame));

@@ -13,59 +13,74 @@ struct regs {
 };
 
 /* The host runs the instruction on a flat buffer; rsi and rdi are offsets from `base`. */
-#define NATIVE(insn)                                                                                         \
-	static void native_##insn(struct regs *r, bool down, unsigned rep)                                   \
-	{                                                                                                    \
-		uint64_t fl = r->rflags & RFLAGS_ARITH;                                                      \
-                                                                                                             \
-		if (down)                                                                                    \
-			fl |= RFLAGS_DF;                                                                     \
-		if (rep == 0xf3)                                                                             \
-			__asm__ volatile("sub $256,%%rsp; push %5; popf; rep " #insn                         \
-					 "; pushf; pop %%rdx; cld; add $256,%%rsp"                           \
-					 : "+a"(r->rax), "+c"(r->rcx), "+S"(r->rsi), "+D"(r->rdi), "=&d"(fl) \
-					 : "4"(fl)                                                           \
-					 : "memory", "cc");                                                  \
-		else if (rep == 0xf2)                                                                        \
-			__asm__ volatile("sub $256,%%rsp; push %5; popf; repne " #insn                       \
-					 "; pushf; pop %%rdx; cld; add $256,%%rsp"                           \
-					 : "+a"(r->rax), "+c"(r->rcx), "+S"(r->rsi), "+D"(r->rdi), "=&d"(fl) \
-					 : "4"(fl)                                                           \
-					 : "memory", "cc");                                                  \
-		else                                                                                         \
-			__asm__ volatile("sub $256,%%rsp; push %5; popf; " #insn                             \
-					 "; pushf; pop %%rdx; cld; add $256,%%rsp"                           \
-					 : "+a"(r->rax), "+c"(r->rcx), "+S"(r->rsi), "+D"(r->rdi), "=&d"(fl) \
-					 : "4"(fl)                                                           \
-					 : "memory", "cc");                                                  \
-		r->rflags = fl & RFLAGS_ARITH;                                                               \
+#define NATIVE(insn)                                                                               \
+	static void native_##insn(struct regs *r, bool down, unsigned rep)                         \
+	{                                                                                          \
+		uint64_t fl = r->rflags & RFLAGS_ARITH;                                            \
+                                                                                                   \
+		if (down)                                                                          \
+			fl |= RFLAGS_DF;                                                           \
+		if (rep == 0xf3)                                                                   \
+			__asm__ volatile("sub $256,%%rsp; push %5; popf; rep " #insn               \
+					 "; pushf; pop %%rdx; cld; add $256,%%rsp"                 \
+					 : "+a"(r->rax), "+c"(r->rcx), "+S"(r->rsi), "+D"(r->rdi), \
+					   "=&d"(fl)                                               \
+					 : "4"(fl)                                                 \
+					 : "memory", "cc");                                        \
+		else if (rep == 0xf2)                                                              \
+			__asm__ volatile("sub $256,%%rsp; push %5; popf; repne " #insn             \
+					 "; pushf; pop %%rdx; cld; add $256,%%rsp"                 \
+					 : "+a"(r->rax), "+c"(r->rcx), "+S"(r->rsi), "+D"(r->rdi), \
+					   "=&d"(fl)                                               \
+					 : "4"(fl)                                                 \
+					 : "memory", "cc");                                        \
+		else                                                                               \
+			__asm__ volatile("sub $256,%%rsp; push %5; popf; " #insn                   \
+					 "; pushf; pop %%rdx; cld; add $256,%%rsp"                 \
+					 : "+a"(r->rax), "+c"(r->rcx), "+S"(r->rsi), "+D"(r->rdi), \
+					   "=&d"(fl)                                               \
+					 : "4"(fl)                                                 \
+					 : "memory", "cc");                                        \
+		r->rflags = fl & RFLAGS_ARITH;                                                     \
 	}
-NATIVE(movsb) NATIVE(movsw) NATIVE(movsl) NATIVE(movsq)
-NATIVE(stosb) NATIVE(stosw) NATIVE(stosl) NATIVE(stosq)
-NATIVE(lodsb) NATIVE(lodsw) NATIVE(lodsl) NATIVE(lodsq)
-NATIVE(scasb) NATIVE(scasw) NATIVE(scasl) NATIVE(scasq)
-NATIVE(cmpsb) NATIVE(cmpsw) NATIVE(cmpsl) NATIVE(cmpsq)
+NATIVE(movsb)
+NATIVE(movsw) NATIVE(movsl) NATIVE(movsq) NATIVE(stosb) NATIVE(stosw) NATIVE(stosl) NATIVE(stosq)
+	NATIVE(lodsb) NATIVE(lodsw) NATIVE(lodsl) NATIVE(lodsq) NATIVE(scasb) NATIVE(scasw)
+		NATIVE(scasl) NATIVE(scasq) NATIVE(cmpsb) NATIVE(cmpsw) NATIVE(cmpsl) NATIVE(cmpsq)
 
-static const struct {
+			static const struct {
 	uint16_t mnemonic;
 	void (*native)(struct regs *, bool, unsigned);
 	unsigned size;
 	bool compares;
 } ops[] = {
-	{ ZYDIS_MNEMONIC_MOVSB, native_movsb, 1, false }, { ZYDIS_MNEMONIC_MOVSW, native_movsw, 2, false },
-	{ ZYDIS_MNEMONIC_MOVSD, native_movsl, 4, false }, { ZYDIS_MNEMONIC_MOVSQ, native_movsq, 8, false },
-	{ ZYDIS_MNEMONIC_STOSB, native_stosb, 1, false }, { ZYDIS_MNEMONIC_STOSW, native_stosw, 2, false },
-	{ ZYDIS_MNEMONIC_STOSD, native_stosl, 4, false }, { ZYDIS_MNEMONIC_STOSQ, native_stosq, 8, false },
-	{ ZYDIS_MNEMONIC_LODSB, native_lodsb, 1, false }, { ZYDIS_MNEMONIC_LODSW, native_lodsw, 2, false },
-	{ ZYDIS_MNEMONIC_LODSD, native_lodsl, 4, false }, { ZYDIS_MNEMONIC_LODSQ, native_lodsq, 8, false },
-	{ ZYDIS_MNEMONIC_SCASB, native_scasb, 1, true }, { ZYDIS_MNEMONIC_SCASW, native_scasw, 2, true },
-	{ ZYDIS_MNEMONIC_SCASD, native_scasl, 4, true }, { ZYDIS_MNEMONIC_SCASQ, native_scasq, 8, true },
-	{ ZYDIS_MNEMONIC_CMPSB, native_cmpsb, 1, true }, { ZYDIS_MNEMONIC_CMPSW, native_cmpsw, 2, true },
-	{ ZYDIS_MNEMONIC_CMPSD, native_cmpsl, 4, true }, { ZYDIS_MNEMONIC_CMPSQ, native_cmpsq, 8, true },
+	{ ZYDIS_MNEMONIC_MOVSB, native_movsb, 1, false },
+	{ ZYDIS_MNEMONIC_MOVSW, native_movsw, 2, false },
+	{ ZYDIS_MNEMONIC_MOVSD, native_movsl, 4, false },
+	{ ZYDIS_MNEMONIC_MOVSQ, native_movsq, 8, false },
+	{ ZYDIS_MNEMONIC_STOSB, native_stosb, 1, false },
+	{ ZYDIS_MNEMONIC_STOSW, native_stosw, 2, false },
+	{ ZYDIS_MNEMONIC_STOSD, native_stosl, 4, false },
+	{ ZYDIS_MNEMONIC_STOSQ, native_stosq, 8, false },
+	{ ZYDIS_MNEMONIC_LODSB, native_lodsb, 1, false },
+	{ ZYDIS_MNEMONIC_LODSW, native_lodsw, 2, false },
+	{ ZYDIS_MNEMONIC_LODSD, native_lodsl, 4, false },
+	{ ZYDIS_MNEMONIC_LODSQ, native_lodsq, 8, false },
+	{ ZYDIS_MNEMONIC_SCASB, native_scasb, 1, true },
+	{ ZYDIS_MNEMONIC_SCASW, native_scasw, 2, true },
+	{ ZYDIS_MNEMONIC_SCASD, native_scasl, 4, true },
+	{ ZYDIS_MNEMONIC_SCASQ, native_scasq, 8, true },
+	{ ZYDIS_MNEMONIC_CMPSB, native_cmpsb, 1, true },
+	{ ZYDIS_MNEMONIC_CMPSW, native_cmpsw, 2, true },
+	{ ZYDIS_MNEMONIC_CMPSD, native_cmpsl, 4, true },
+	{ ZYDIS_MNEMONIC_CMPSQ, native_cmpsq, 8, true },
 };
 
 /* VA .. VA + BYTES in shuffled frames. */
-static gpa_t frame_of(unsigned page) { return 0x180000 + ((page * 5) % PAGES) * PAGE_SIZE; }
+static gpa_t frame_of(unsigned page)
+{
+	return 0x180000 + ((page * 5) % PAGES) * PAGE_SIZE;
+}
 
 static void map_buffer(void)
 {
@@ -110,7 +125,8 @@ Test(bt_string, same_as_the_host)
 		unsigned o = (unsigned)rng_below(&rng, ARRAY_LEN(ops)), size = ops[o].size;
 		unsigned rep = (unsigned[]){ 0, 0xf3, 0xf3, 0xf2 }[rng_below(&rng, 4)];
 		bool down = rng_below(&rng, 2);
-		uint64_t count = rng_below(&rng, 3) ? rng_below(&rng, 64) : rng_below(&rng, 6000 / size);
+		uint64_t count =
+			rng_below(&rng, 3) ? rng_below(&rng, 64) : rng_below(&rng, 6000 / size);
 		uint64_t room = BYTES - (count + 1) * size;
 		uint64_t src = rng_below(&rng, room), dst = rng_below(&rng, room);
 		struct bt_insn i = fx_insn(ops[o].mnemonic, size);
@@ -143,13 +159,16 @@ Test(bt_string, same_as_the_host)
 		r.rdi = (uint64_t)(flat + dst);
 		ops[o].native(&r, down, rep);
 		cr_assert_eq(c->gpr[HV_RCX], r.rcx, "round %u op %u", round, o);
-		cr_assert_eq(c->gpr[HV_RSI] - VA, r.rsi - (uint64_t)flat, "round %u op %u", round, o);
-		cr_assert_eq(c->gpr[HV_RDI] - VA, r.rdi - (uint64_t)flat, "round %u op %u", round, o);
+		cr_assert_eq(c->gpr[HV_RSI] - VA, r.rsi - (uint64_t)flat, "round %u op %u", round,
+			     o);
+		cr_assert_eq(c->gpr[HV_RDI] - VA, r.rdi - (uint64_t)flat, "round %u op %u", round,
+			     o);
 		cr_assert_eq(c->gpr[HV_RAX], r.rax, "round %u op %u", round, o);
-		cr_assert_eq(c->rflags & RFLAGS_ARITH, r.rflags, "round %u op %u: %#lx %#lx", round, o,
-			     c->rflags & RFLAGS_ARITH, r.rflags);
+		cr_assert_eq(c->rflags & RFLAGS_ARITH, r.rflags, "round %u op %u: %#lx %#lx", round,
+			     o, c->rflags & RFLAGS_ARITH, r.rflags);
 		for (unsigned p = 0; p < PAGES; p++)
-			cr_assert_arr_eq(fx.ram + frame_of(p), flat + p * PAGE_SIZE, PAGE_SIZE, "round %u", round);
+			cr_assert_arr_eq(fx.ram + frame_of(p), flat + p * PAGE_SIZE, PAGE_SIZE,
+					 "round %u", round);
 	}
 }
 

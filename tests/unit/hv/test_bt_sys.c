@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Control registers, flags, cpuid, fxsave, ports, legacy instructions, state and reset of the bt engine. */
+/* Control registers, flags, cpuid, fxsave, ports, legacy instructions, state and reset of the bt
+ * engine. */
 #include "bt_fixture.h"
 
 #include "base/rng.h"
@@ -77,8 +78,13 @@ Test(bt_sys, reset_to_long_mode)
 	fx_op(&i, 4, HV_SS, 2, 0);
 	fx_op(&i, 1, HV_RAX, 4, 0);
 	cr_assert_eq(fx_run(&i), BT_BRANCH);
-	cr_assert(c->mode & BT_MODE_FLAT);
 	cr_assert(c->mode & BT_MODE_SS32);
+	cr_assert(!(c->mode & BT_MODE_FLAT), "ds and es still end at 64 KiB");
+	i.op[0].reg = HV_ES;
+	cr_assert_eq(fx_run(&i), BT_NEXT);
+	i.op[0].reg = HV_DS;
+	cr_assert_eq(fx_run(&i), BT_BRANCH);
+	cr_assert(c->mode & BT_MODE_FLAT);
 
 	cr_assert_eq(wrmsr(0xc0000080, EFER_LME | EFER_NXE | EFER_SCE), BT_BRANCH);
 	cr_assert_eq(write_cr(3, FX_ROOT), BT_BRANCH);
@@ -89,7 +95,8 @@ Test(bt_sys, reset_to_long_mode)
 	cr_assert_eq(write_cr(0, CR0_PE | CR0_PG | CR0_WP), BT_BRANCH);
 	cr_assert_eq(fx.forget_all, 1);
 	cr_assert_eq(c->efer, EFER_LME | EFER_LMA | EFER_NXE | EFER_SCE);
-	cr_assert_eq(c->mode & BT_MODE_CODE, BT_MODE_CODE32, "compatibility mode until the far jump");
+	cr_assert_eq(c->mode & BT_MODE_CODE, BT_MODE_CODE32,
+		     "compatibility mode until the far jump");
 	i = fx_insn(ZYDIS_MNEMONIC_JMP, 4);
 	fx_op(&i, 7, 0, 6, (uint64_t)SEL_K64 << 32 | 0x7000);
 	cr_assert_eq(fx_run(&i), BT_BRANCH);
@@ -171,7 +178,7 @@ Test(bt_sys, debug_registers)
 	fx_op(&i, 1, HV_RAX, 8, 0);
 	c->gpr[HV_RAX] = 0xffffffffu & ~0x2000u;
 	cr_assert_eq(fx_run(&i), BT_NEXT);
-	cr_assert_eq(c->dr[7], 0xffff0fffu);
+	cr_assert_eq(c->dr[7], 0xffff07ffu);
 	c->gpr[HV_RAX] = 1ull << 32;
 	cr_assert_eq(fx_run(&i), BT_AGAIN);
 	fx_expect_fault(EXC_GP, 0);
@@ -261,7 +268,10 @@ Test(bt_sys, cpuid)
 	cr_assert_eq(c->gpr[HV_RAX] | c->gpr[HV_RBX] | c->gpr[HV_RCX] | c->gpr[HV_RDX], 0);
 }
 
-static uint64_t edx_eax(void) { return fx.c->gpr[HV_RDX] << 32 | fx.c->gpr[HV_RAX]; }
+static uint64_t edx_eax(void)
+{
+	return fx.c->gpr[HV_RDX] << 32 | fx.c->gpr[HV_RAX];
+}
 
 Test(bt_sys, tsc)
 {
@@ -286,7 +296,8 @@ Test(bt_sys, tsc)
 Test(bt_sys, fxsave_and_fxrstor)
 {
 	struct bt_cpu *c = fx_long();
-	struct bt_insn save = fx_insn(ZYDIS_MNEMONIC_FXSAVE64, 8), load = fx_insn(ZYDIS_MNEMONIC_FXRSTOR64, 8);
+	struct bt_insn save = fx_insn(ZYDIS_MNEMONIC_FXSAVE64, 8),
+		       load = fx_insn(ZYDIS_MNEMONIC_FXRSTOR64, 8);
 	uint8_t image[512];
 	struct rng r = { 7 };
 
@@ -510,13 +521,13 @@ Test(bt_sys, state)
 	bt_state_get(c, &b);
 	cr_assert_arr_eq((uint8_t *)&a, (uint8_t *)&b, sizeof(a));
 	cr_assert_eq(c->cpl, 3);
-	cr_assert_eq(c->mode, BT_MODE_CODE64 | BT_MODE_USER | BT_MODE_FLAT | BT_MODE_SS32);
+	cr_assert_eq(c->mode, BT_MODE_CODE64 | BT_MODE_USER | BT_MODE_FLAT);
 
-#define BAD(change)                                                                                          \
-	do {                                                                                                 \
-		b = a;                                                                                       \
-		change;                                                                                      \
-		cr_assert_eq(bt_state_set(c, &b), -EINVAL, #change);                                         \
+#define BAD(change)                                                  \
+	do {                                                         \
+		b = a;                                               \
+		change;                                              \
+		cr_assert_eq(bt_state_set(c, &b), -EINVAL, #change); \
 	} while (0)
 	BAD(b.cr0 &= ~CR0_PE);
 	BAD(b.cr4 &= ~CR4_PAE);
@@ -530,5 +541,6 @@ Test(bt_sys, state)
 	BAD(b.fxsave[27] = 0x80);
 	BAD(b.cr3 |= 1ull << 50);
 	bt_state_get(c, &b);
-	cr_assert_arr_eq((uint8_t *)&a, (uint8_t *)&b, sizeof(a), "a refused state changes nothing");
+	cr_assert_arr_eq((uint8_t *)&a, (uint8_t *)&b, sizeof(a),
+			 "a refused state changes nothing");
 }

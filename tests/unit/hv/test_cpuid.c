@@ -41,7 +41,8 @@ Test(cpuid, level_is_v2_and_not_more)
 	for (unsigned k = 0; k < sizeof(have_edx); k++)
 		cr_assert(bit(r.edx, have_edx[k]), "edx %u", have_edx[k]);
 	e = get(0, 0x80000001, 0);
-	cr_assert(bit(e.ecx, 0) && bit(e.edx, 11) && bit(e.edx, 20) && bit(e.edx, 27) && bit(e.edx, 29));
+	cr_assert(bit(e.ecx, 0) && bit(e.edx, 11) && bit(e.edx, 20) && bit(e.edx, 27) &&
+		  bit(e.edx, 29));
 	cr_assert_not(bit(e.edx, 26), "no 1 GiB pages");
 	cr_assert_not(bit(e.ecx, 22), "no TOPOEXT");
 	cr_assert_eq(get(0, 7, 0).ebx & ~(1u << 9), 0);
@@ -69,7 +70,8 @@ Test(cpuid, names)
 
 Test(cpuid, unknown_leaves_are_zero)
 {
-	static const uint32_t leaves[] = { 2, 4, 0xd, 0x15, 0x40000002, 0x80000009, 0x8000001e, 0xc0000000 };
+	static const uint32_t leaves[] = { 2,          4,          0xd,        0x15,
+					   0x40000002, 0x80000009, 0x8000001e, 0xc0000000 };
 
 	build(2, NULL);
 	for (unsigned k = 0; k < sizeof(leaves) / sizeof(leaves[0]); k++) {
@@ -92,7 +94,8 @@ Test(cpuid, apic_ids)
 	cr_assert_eq(get(3, 0xb, 5).ecx, 5);
 }
 
-/* Every layout of 1 to 3 nodes: ids of one package are of one node; all three leaves say the same. */
+/* Every layout of 1 to 3 nodes: ids of one package are of one node; all three leaves say the same.
+ * */
 Test(cpuid, packages_stay_on_nodes)
 {
 	for (unsigned a = 1; a <= 6; a++)
@@ -107,7 +110,8 @@ Test(cpuid, packages_stay_on_nodes)
 				shift = hv_cpuid_package_shift(&cfg);
 				for (unsigned k = 0; k < n; k++)
 					for (unsigned j = 0; j < n; j++)
-						cr_assert(k >> shift != j >> shift || of[k] == of[j],
+						cr_assert(k >> shift != j >> shift ||
+								  of[k] == of[j],
 							  "%u+%u+%u: %u and %u", a, b, c, k, j);
 				build(n, of);
 				cr_assert_eq((get(0, 1, 0).ebx >> 16) & 0xff, 1u << shift);

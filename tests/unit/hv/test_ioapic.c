@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* I/O APIC: register access, edge and level delivery, remote IRR, EOI by broadcast and by register. */
+/* I/O APIC: register access, edge and level delivery, remote IRR, EOI by broadcast and by register.
+ * */
 #include <criterion/criterion.h>
 
 #include "hv/core/ioapic.h"

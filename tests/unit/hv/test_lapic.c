@@ -127,7 +127,8 @@ Test(lapic, icr_all_shorthands)
 
 Test(lapic, icr_modes)
 {
-	static const uint8_t sent[] = { HV_INTR_FIXED, HV_INTR_LOWEST, HV_INTR_NMI, HV_INTR_INIT, HV_INTR_SIPI };
+	static const uint8_t sent[] = { HV_INTR_FIXED, HV_INTR_LOWEST, HV_INTR_NMI, HV_INTR_INIT,
+					HV_INTR_SIPI };
 	struct hv_lapic l = ready(0);
 
 	for (unsigned k = 0; k < ARRAY_LEN(sent); k++) {
@@ -294,9 +295,10 @@ Test(lapic, base_msr_transitions)
 
 Test(lapic, reserved_bits_and_registers_fault)
 {
-	static const uint32_t absent[] = { MSR(0), MSR(1), MSR(0x0c), MSR(0x0e), MSR(0x2f), MSR(0x31), MSR(0x40),
-					   MSR(0xff) };
-	static const uint32_t read_only[] = { ID, MSR(3), PPR, LDR, MSR(0x10), MSR(0x18), MSR(0x27), CURRENT };
+	static const uint32_t absent[] = { MSR(0),    MSR(1),    MSR(0x0c), MSR(0x0e),
+					   MSR(0x2f), MSR(0x31), MSR(0x40), MSR(0xff) };
+	static const uint32_t read_only[] = { ID,        MSR(3),    PPR,       LDR,
+					      MSR(0x10), MSR(0x18), MSR(0x27), CURRENT };
 	struct hv_lapic l = ready(0);
 
 	for (unsigned k = 0; k < ARRAY_LEN(absent); k++) {

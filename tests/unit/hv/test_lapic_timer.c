@@ -32,13 +32,15 @@ Test(lapic, divide_values)
 {
 	static const struct {
 		uint32_t code, by;
-	} t[] = { { 0, 2 }, { 1, 4 }, { 2, 8 }, { 3, 16 }, { 8, 32 }, { 9, 64 }, { 10, 128 }, { 11, 1 } };
+	} t[] = { { 0, 2 },  { 1, 4 },  { 2, 8 },    { 3, 16 },
+		  { 8, 32 }, { 9, 64 }, { 10, 128 }, { 11, 1 } };
 	struct hv_lapic l = ready(0);
 
 	for (unsigned k = 0; k < ARRAY_LEN(t); k++) {
 		wr(&l, DIVIDE, t[k].code);
 		wr_at(&l, INITIAL, 100, 0);
-		cr_assert_eq(effect(HV_LAPIC_SET_TIMER)->deadline, 100ull * t[k].by, "code %u", t[k].code);
+		cr_assert_eq(effect(HV_LAPIC_SET_TIMER)->deadline, 100ull * t[k].by, "code %u",
+			     t[k].code);
 	}
 }
 

@@ -37,7 +37,8 @@ Test(legacy, clock_agrees_with_gmtime, .init = start)
 		cr_assert_eq(from_bcd(cmos(6, t)), tm.tm_wday + 1);
 		cr_assert_eq(from_bcd(cmos(7, t)), tm.tm_mday);
 		cr_assert_eq(from_bcd(cmos(8, t)), tm.tm_mon + 1);
-		cr_assert_eq(from_bcd(cmos(9, t)) + 100 * from_bcd(cmos(0x32, t)), tm.tm_year + 1900);
+		cr_assert_eq(from_bcd(cmos(9, t)) + 100 * from_bcd(cmos(0x32, t)),
+			     tm.tm_year + 1900);
 	}
 	cr_assert_not(cmos(0x0a, 0) & 0x80, "never updating");
 	cr_assert_eq(cmos(0x0b, 0) & 0x06, 0x02, "BCD, 24 hours");
@@ -59,7 +60,8 @@ Test(legacy, cmos_memory_but_not_the_clock, .init = start)
 
 Test(legacy, poweroff_needs_type_and_enable, .init = start)
 {
-	cr_assert_eq(hv_legacy_write(&l, HV_PORT_SLEEP_CONTROL, 1, HV_S5_SLP_TYP << 2), HV_LEGACY_NONE);
+	cr_assert_eq(hv_legacy_write(&l, HV_PORT_SLEEP_CONTROL, 1, HV_S5_SLP_TYP << 2),
+		     HV_LEGACY_NONE);
 	cr_assert_eq(hv_legacy_write(&l, HV_PORT_SLEEP_CONTROL, 1, 0x20 | 1 << 2), HV_LEGACY_NONE);
 	cr_assert_eq(hv_legacy_write(&l, HV_PORT_SLEEP_CONTROL, 1, 0x20 | HV_S5_SLP_TYP << 2),
 		     HV_LEGACY_POWEROFF);
@@ -75,7 +77,8 @@ Test(legacy, resets, .init = start)
 	cr_assert_eq(hv_legacy_write(&l, 0x92, 1, 0x03), HV_LEGACY_RESET);
 	cr_assert_eq(hv_legacy_write(&l, 0xcf9, 1, 0x02), HV_LEGACY_NONE);
 	cr_assert_eq(hv_legacy_write(&l, HV_PORT_RESET, 1, HV_RESET_VALUE), HV_LEGACY_RESET);
-	cr_assert_eq(hv_legacy_write(&l, 0xcf8, 4, 0x80000600), HV_LEGACY_NONE, "PCI address, not a reset");
+	cr_assert_eq(hv_legacy_write(&l, 0xcf8, 4, 0x80000600), HV_LEGACY_NONE,
+		     "PCI address, not a reset");
 }
 
 Test(legacy, no_pci, .init = start)

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* 8254: counting against time, byte order of accesses, latch and read-back, the gate of channel 2. */
+/* 8254: counting against time, byte order of accesses, latch and read-back, the gate of channel 2.
+ * */
 #include <criterion/criterion.h>
 
 #include "hv/core/pit.h"
 
-#define TICKS(n) (((n) * 1000000000ull + HV_PIT_HZ - 1) / HV_PIT_HZ)
+#define TICKS(n) (((n)*1000000000ull + HV_PIT_HZ - 1) / HV_PIT_HZ)
 
 static struct hv_pit p;
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* virtio-mmio register machine, and the block, console and entropy devices driven as a driver does. */
+/* virtio-mmio register machine, and the block, console and entropy devices driven as a driver does.
+ * */
 #include <criterion/criterion.h>
 #include <string.h>
 
@@ -9,7 +10,8 @@
 #include "hv/core/virtio_rng.h"
 
 #define RAM 0x40000u
-#define RING(q) (0x1000u + 0x4000u * (q)) /* descriptors; avail and used follow at fixed distances */
+#define RING(q) \
+	(0x1000u + 0x4000u * (q)) /* descriptors; avail and used follow at fixed distances */
 #define AVAIL_OFF 0x1000u
 #define USED_OFF 0x2000u
 #define SIZE 8u
@@ -100,7 +102,8 @@ static void bring_up(struct hv_virtio_mmio *v, unsigned queues)
 	cr_assert(hv_virtio_mmio_running(v));
 }
 
-static void desc(unsigned ring, unsigned k, uint64_t gpa, uint32_t len, uint16_t flags, uint16_t next)
+static void desc(unsigned ring, unsigned k, uint64_t gpa, uint32_t len, uint16_t flags,
+		 uint16_t next)
 {
 	uint8_t *d = ram + RING(ring) + 16 * k;
 
@@ -149,7 +152,8 @@ Test(virtio, identity_and_bring_up)
 	wr(&v, 0x50, 1);
 	cr_assert_eq(fx.notify, HV_VIRTIO_NO_QUEUE);
 	hv_virtio_mmio_write(&v, 0x100, 4, 0xffffffff, &fx);
-	cr_assert_eq(hv_virtio_mmio_read(&v, 0x100, 8), 10, "capacity is not the driver's to change");
+	cr_assert_eq(hv_virtio_mmio_read(&v, 0x100, 8), 10,
+		     "capacity is not the driver's to change");
 }
 
 Test(virtio, features_are_negotiated)
@@ -228,7 +232,8 @@ static struct hv_virtio_mmio blk;
 static struct hv_virtq_chain chain;
 
 /* Header at 0x20000, data at 0x21000, status at 0x30000. */
-static enum hv_virtq_pop request(uint32_t type, uint64_t sector, uint32_t data_len, uint16_t data_flags)
+static enum hv_virtq_pop request(uint32_t type, uint64_t sector, uint32_t data_len,
+				 uint16_t data_flags)
 {
 	put_le32(ram + 0x20000, type);
 	put_le64(ram + 0x20008, sector);
@@ -240,7 +245,8 @@ static enum hv_virtq_pop request(uint32_t type, uint64_t sector, uint32_t data_l
 	return hv_virtq_pop(&blk.queue[0], &mem, &chain);
 }
 
-static struct hv_blk_op parsed(uint32_t type, uint64_t sector, uint32_t data_len, uint16_t data_flags)
+static struct hv_blk_op parsed(uint32_t type, uint64_t sector, uint32_t data_len,
+			       uint16_t data_flags)
 {
 	struct hv_blk_op op;
 

@@ -44,7 +44,9 @@ static const struct hv_guest_mem mem = { ram_read, ram_write, NULL };
 static void start(void)
 {
 	memset(ram, 0, sizeof(ram));
-	q = (struct hv_virtq){ .desc = DESC, .avail = AVAIL, .used = USED, .size = SIZE, .ready = true };
+	q = (struct hv_virtq){
+		.desc = DESC, .avail = AVAIL, .used = USED, .size = SIZE, .ready = true
+	};
 	reads = 0;
 }
 
@@ -216,8 +218,8 @@ Test(virtq, random_rings, .init = start)
 
 		start();
 		for (unsigned k = 0; k < SIZE; k++)
-			desc(k, (uint64_t)random() % (RAM + 4), (uint32_t)random() % 3000, (uint16_t)(random() % 4),
-			     (uint16_t)(random() % (SIZE + 1)));
+			desc(k, (uint64_t)random() % (RAM + 4), (uint32_t)random() % 3000,
+			     (uint16_t)(random() % 4), (uint16_t)(random() % (SIZE + 1)));
 		offer((uint16_t)(random() % SIZE));
 		if (hv_virtq_pop(&q, &mem, &c) == HV_VIRTQ_BROKEN) {
 			broken++;
