@@ -28,7 +28,9 @@ int cache_open(struct dsm *d, uint64_t pages)
 
 	if (!pages)
 		return 0;
-	c->limit = (uint32_t)(pages < CACHE_MIN ? CACHE_MIN : pages < d->dir.pages ? pages : d->dir.pages);
+	c->limit = (uint32_t)(pages < CACHE_MIN      ? CACHE_MIN
+			      : pages < d->dir.pages ? pages
+						     : d->dir.pages);
 	c->room = d->dir.pages; /* untouched memory costs nothing */
 	c->ring = calloc(c->room, sizeof(*c->ring));
 	return c->ring ? 0 : -ENOMEM;
@@ -80,7 +82,8 @@ static void punch(struct dsm *d, gfn_t gfn)
 {
 	if (madvise(frame_of(d, gfn), PAGE_SIZE, MADV_REMOVE))
 		memset(frame_of(d, gfn), 0, PAGE_SIZE);
-	atomic_fetch_and_explicit(&d->state[gfn], (uint8_t)~(ST_BYTES | ST_FREE), memory_order_relaxed);
+	atomic_fetch_and_explicit(&d->state[gfn], (uint8_t) ~(ST_BYTES | ST_FREE),
+				  memory_order_relaxed);
 }
 
 bool cache_full(const struct dsm *d)

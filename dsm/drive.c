@@ -21,9 +21,9 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define BUDGET 32		       /* messages per poll */
+#define BUDGET 32 /* messages per poll */
 #define EVICT_AT_ONCE 8
-#define RESEND_NS (100 * NS_PER_US)    /* how soon a pushed-back message is tried again */
+#define RESEND_NS (100 * NS_PER_US) /* how soon a pushed-back message is tried again */
 
 struct timer {
 	uint64_t at_ns;
@@ -62,7 +62,7 @@ struct drive {
 	} unsent[NODES_MAX];
 	_Atomic unsigned unsent_count;
 	_Atomic uint64_t next_timer_ns; /* heap[0], UINT64_MAX when empty */
-	_Atomic uint64_t net_until_ns;	/* net thread sleeps until; 0: awake */
+	_Atomic uint64_t net_until_ns;  /* net thread sleeps until; 0: awake */
 	_Atomic unsigned pollers;
 };
 
@@ -164,8 +164,8 @@ static void timer_arm(struct dsm *d, uint32_t page, uint64_t at_ns)
 
 /* --- sending ----------------------------------------------------------------------------------------- */
 
-static int fabric_send(struct dsm *d, node_id to, const void *body, uint16_t body_len, const void *data,
-		       uint16_t data_len)
+static int fabric_send(struct dsm *d, node_id to, const void *body, uint16_t body_len,
+		       const void *data, uint16_t data_len)
 {
 	struct ic_msg msg = { .port = IC_PORT_DSM,
 			      .body_len = body_len,
@@ -212,8 +212,8 @@ static void unsent_flush(struct dsm *d)
 		while (dr->unsent[n].head) {
 			struct unsent *u = dr->unsent[n].head;
 
-			if (fabric_send(d, (node_id)n, u->bytes, u->body_len, u->bytes + u->body_len,
-					u->data_len) == -EAGAIN)
+			if (fabric_send(d, (node_id)n, u->bytes, u->body_len,
+					u->bytes + u->body_len, u->data_len) == -EAGAIN)
 				break;
 			unsent_pop(dr, (node_id)n);
 		}
@@ -285,9 +285,9 @@ static void fx_unmap(struct dsm *d, gfn_t gfn, uint32_t page, enum dsm_right rig
 static void effect_perform(struct dsm *d, const struct proto_effect *fx)
 {
 	gfn_t gfn = fx->kind == PROTO_FX_SEND || fx->kind == PROTO_FX_ROOM ||
-				    fx->kind == PROTO_FX_BUSY || fx->kind == PROTO_FX_REFUSED ?
-			    0 :
-			    dir_gfn(&d->dir, fx->page);
+				    fx->kind == PROTO_FX_BUSY || fx->kind == PROTO_FX_REFUSED
+			    ? 0
+			    : dir_gfn(&d->dir, fx->page);
 
 	switch (fx->kind) {
 	case PROTO_FX_SEND:
@@ -439,7 +439,8 @@ static void on_message(void *arg, node_id from, const struct ic_msg *msg)
 	struct dsm *d = arg;
 	const uint8_t *body = msg->body, *last;
 
-	if (!msg->body_len || msg->body_len % WIRE_MSG_BYTES || (msg->data_len && msg->data_len != PAGE_SIZE)) {
+	if (!msg->body_len || msg->body_len % WIRE_MSG_BYTES ||
+	    (msg->data_len && msg->data_len != PAGE_SIZE)) {
 		count_one(&d->count.refused);
 		return;
 	}

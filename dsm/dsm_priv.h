@@ -81,8 +81,8 @@ struct dsm {
 	node_id self;
 	unsigned nodes;
 	struct ic_fabric *fabric; /* NULL on a one-node VM */
-	struct dir dir;		  /* const */
-	gfn_t top;		  /* one past the last frame of RAM */
+	struct dir dir;           /* const */
+	gfn_t top;                /* one past the last frame of RAM */
 	int memfd;
 	uint8_t *alias;
 	_Atomic uint8_t *state; /* [top], ST_* */
@@ -90,10 +90,10 @@ struct dsm {
 	void *map_data;
 	struct dsm_lock lock;
 	struct drive *drive;
-	struct cache cache;		      /* lock */
+	struct cache cache;                   /* lock */
 	struct waiter *waiting[WAIT_BUCKETS]; /* lock */
-	_Atomic bool stopping; /* every wait ends */
-	_Atomic bool closing;  /* the net thread ends */
+	_Atomic bool stopping;                /* every wait ends */
+	_Atomic bool closing;                 /* the net thread ends */
 	pthread_t net;
 	bool net_runs;
 	struct counters count;
@@ -139,8 +139,9 @@ void drive_poller_leave(struct dsm *d);
 /* cache.c, under dsm.lock */
 MUST_CHECK int cache_open(struct dsm *d, uint64_t pages);
 void cache_close(struct dsm *d);
-void cache_filled(struct dsm *d, gfn_t gfn, uint32_t page); /* the frame holds bytes that are needed */
-void cache_dropped(struct dsm *d, gfn_t gfn);		     /* they are needed no more */
+void cache_filled(struct dsm *d, gfn_t gfn,
+		  uint32_t page);             /* the frame holds bytes that are needed */
+void cache_dropped(struct dsm *d, gfn_t gfn); /* they are needed no more */
 bool cache_full(const struct dsm *d);
 /* Punches free frames; when that is not enough, a page that the core should EVICT, else DIR_PAGE_NONE. */
 uint32_t cache_victim(struct dsm *d);

@@ -36,15 +36,15 @@ struct post {
 };
 
 struct ticket {
-	_Atomic unsigned shares; /* active readers that have not let go, and the revoker itself */
-	uint32_t page;		 /* of a revocation */
+	_Atomic unsigned shares;  /* active readers that have not let go, and the revoker itself */
+	uint32_t page;            /* of a revocation */
 	_Atomic uint32_t *synced; /* of a dsm_readers_sync: futex word of its thread; else NULL */
 	uint16_t next_free;
 };
 
 struct tlb {
 	struct dsm_reader *readers; /* dsm.lock */
-	struct ticket *tickets;	    /* [1 .. count] */
+	struct ticket *tickets;     /* [1 .. count] */
 	uint16_t free;
 	unsigned count;
 };
@@ -100,7 +100,8 @@ static void state_set(struct dsm *d, gfn_t gfn, enum dsm_right right)
 	uint8_t st = atomic_load_explicit(&d->state[gfn], memory_order_relaxed);
 
 	/* Release orders the page's bytes (FILL) before the right; readers load with acquire. */
-	atomic_store_explicit(&d->state[gfn], (uint8_t)((st & ~ST_RIGHT) | right), memory_order_release);
+	atomic_store_explicit(&d->state[gfn], (uint8_t)((st & ~ST_RIGHT) | right),
+			      memory_order_release);
 }
 
 static void tlb_grant(struct dsm *d, gfn_t gfn, enum dsm_right right)

@@ -34,8 +34,8 @@
 #define UFFD_FEATURE_WP_UNPOPULATED (1 << 13)
 #endif
 
-#define FEATURES                                                                                     \
-	(UFFD_FEATURE_SIGBUS | UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM |                \
+#define FEATURES                                                                       \
+	(UFFD_FEATURE_SIGBUS | UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM | \
 	 UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM)
 
 struct uffd {
@@ -83,7 +83,8 @@ static int uffd_open(struct dsm *d, void **out)
 		return -ENOMEM;
 	m->fd = -1;
 	m->bytes = (size_t)d->top << PAGE_SHIFT;
-	m->view = mmap(NULL, m->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, d->memfd, 0);
+	m->view = mmap(NULL, m->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, d->memfd,
+		       0);
 	err = m->view == MAP_FAILED ? -errno : uffd_register(m);
 	if (err) {
 		log_error("dsm: userfaultfd for the guest view: %s", strerror(-err));
@@ -98,7 +99,8 @@ static void state_set(struct dsm *d, gfn_t gfn, enum dsm_right right)
 {
 	uint8_t st = atomic_load_explicit(&d->state[gfn], memory_order_relaxed);
 
-	atomic_store_explicit(&d->state[gfn], (uint8_t)((st & ~ST_RIGHT) | right), memory_order_release);
+	atomic_store_explicit(&d->state[gfn], (uint8_t)((st & ~ST_RIGHT) | right),
+			      memory_order_release);
 }
 
 static void protect(struct uffd *m, uint8_t *at, bool on)
@@ -139,7 +141,8 @@ static void uffd_grant(struct dsm *d, gfn_t gfn, enum dsm_right right)
 		protect(m, at, false);
 	} else {
 		/* CONTINUE maps what the file holds; a touch through the alias makes a frame of zeros. */
-		atomic_fetch_or_explicit((_Atomic uint8_t *)frame_of(d, gfn), 0, memory_order_relaxed);
+		atomic_fetch_or_explicit((_Atomic uint8_t *)frame_of(d, gfn), 0,
+					 memory_order_relaxed);
 		map_frame(m, at, right == DSM_WRITE);
 	}
 	state_set(d, gfn, right);

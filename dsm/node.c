@@ -23,10 +23,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define SPIN_NS (200 * NS_PER_US)  /* net thread: how long after the last traffic it still polls */
-#define BUSY_NS (15 * NS_PER_US)   /* a yield that takes longer let somebody else run: do not spin */
-#define IDLE_NS (100 * NS_PER_MS)  /* longest sleep of the net thread */
-#define SLICE_NS (100 * NS_PER_US) /* its scheduling slice: short, so that it runs soon after waking */
+#define SPIN_NS (200 * NS_PER_US) /* net thread: how long after the last traffic it still polls */
+#define BUSY_NS (15 * NS_PER_US)  /* a yield that takes longer let somebody else run: do not spin */
+#define IDLE_NS (100 * NS_PER_MS) /* longest sleep of the net thread */
+#define SLICE_NS \
+	(100 * NS_PER_US) /* its scheduling slice: short, so that it runs soon after waking */
 
 /*
  * The owner of the lock is mostly a few microseconds from letting go, while to be woken costs a hundred:
@@ -64,8 +65,8 @@ static int memory_open(struct dsm *d)
 	if (p == MAP_FAILED)
 		return -errno;
 	d->alias = p;
-	p = mmap(NULL, d->top, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
-		 0);
+	p = mmap(NULL, d->top, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+		 -1, 0);
 	if (p == MAP_FAILED)
 		return -errno;
 	d->state = p;
@@ -136,8 +137,9 @@ static int config_take(struct dsm *d, const struct dsm_config *cfg)
 {
 	struct dir_range ranges[DIR_RANGES_MAX];
 
-	if (!cfg->nodes || cfg->nodes > NODES_MAX || cfg->self >= cfg->nodes || !cfg->ranges_count ||
-	    cfg->ranges_count > DIR_RANGES_MAX || (cfg->nodes > 1 && !cfg->fabric))
+	if (!cfg->nodes || cfg->nodes > NODES_MAX || cfg->self >= cfg->nodes ||
+	    !cfg->ranges_count || cfg->ranges_count > DIR_RANGES_MAX ||
+	    (cfg->nodes > 1 && !cfg->fabric))
 		return -EINVAL;
 	for (unsigned i = 0; i < cfg->ranges_count; i++)
 		ranges[i] = (struct dir_range){ cfg->ranges[i].first, cfg->ranges[i].count,

@@ -66,8 +66,8 @@ static uint64_t percentile(const uint64_t hist[DSM_LAT_BUCKETS], unsigned percen
 	rank = (total * percent + 99) / 100;
 	for (unsigned i = 0; i < DSM_LAT_BUCKETS; i++) {
 		if (before + hist[i] >= rank)
-			return (1ull << i) + (uint64_t)((double)(1ull << i) * (double)(rank - before) /
-							(double)hist[i]);
+			return (1ull << i) + (uint64_t)((double)(1ull << i) *
+							(double)(rank - before) / (double)hist[i]);
 		before += hist[i];
 	}
 	return 1ull << DSM_LAT_BUCKETS;

@@ -41,7 +41,8 @@ int ic_open(const struct ic_config *cfg, struct ic_fabric **out)
 	struct ic_fabric *f;
 	int err;
 
-	if (!ops || !cfg->nodes || cfg->nodes > NODES_MAX || cfg->self >= cfg->nodes || !cfg->listen) {
+	if (!ops || !cfg->nodes || cfg->nodes > NODES_MAX || cfg->self >= cfg->nodes ||
+	    !cfg->listen) {
 		log_error("fabric: bad configuration backend %s node %u of %u",
 			  cfg->backend ? cfg->backend : "-", cfg->self, cfg->nodes);
 		return -EINVAL;
@@ -92,7 +93,8 @@ int ic_join(struct ic_fabric *f, node_id peer, const char *address)
 int ic_send(struct ic_fabric *f, node_id to, const struct ic_msg *msg)
 {
 	ASSERT(to < f->cfg.nodes && to != f->cfg.self);
-	ASSERT(msg->port < IC_PORTS && msg->body_len <= IC_BODY_MAX && msg->data_len <= IC_DATA_MAX);
+	ASSERT(msg->port < IC_PORTS && msg->body_len <= IC_BODY_MAX &&
+	       msg->data_len <= IC_DATA_MAX);
 	return f->ops->send(f->priv, to, msg);
 }
 
@@ -160,6 +162,6 @@ void ic_refused(struct ic_fabric *f, enum ic_refusal why, const char *who)
 
 	ic_count(&f->count.refused, 1);
 	if (!(atomic_fetch_or(&f->refusals_logged, bit) & bit))
-		log_warn("fabric: refused %s: %s (further ones of this cause are only counted)", who,
-			 ic_refusal_text(why));
+		log_warn("fabric: refused %s: %s (further ones of this cause are only counted)",
+			 who, ic_refusal_text(why));
 }

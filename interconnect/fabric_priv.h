@@ -20,10 +20,10 @@ struct ic_backend {
 	void (*address)(void *priv, char out[static IC_ADDR_MAX]);
 	int (*join)(void *priv, node_id peer, const char *address);
 	int (*send)(void *priv, node_id to, const struct ic_msg *msg); /* any thread */
-	int (*progress)(void *priv, unsigned budget);		       /* one thread at a time */
-	void (*wait)(void *priv, uint64_t timeout_ns);		       /* one thread at a time */
-	void (*wake)(void *priv);				       /* any thread */
-	void (*hush)(void *priv, bool on);			       /* any thread */
+	int (*progress)(void *priv, unsigned budget);                  /* one thread at a time */
+	void (*wait)(void *priv, uint64_t timeout_ns);                 /* one thread at a time */
+	void (*wake)(void *priv);                                      /* any thread */
+	void (*hush)(void *priv, bool on);                             /* any thread */
 };
 
 struct ic_counters {
@@ -36,7 +36,7 @@ struct ic_fabric {
 	const struct ic_backend *ops;
 	void *priv;
 	struct ic_handler handlers[IC_PORTS]; /* const after the first progress */
-	pthread_mutex_t progress_lock;	      /* try-lock only, so that nobody ever sleeps on it */
+	pthread_mutex_t progress_lock;        /* try-lock only, so that nobody ever sleeps on it */
 	struct ic_counters count;
 	_Atomic uint32_t refusals_logged; /* bit per enum ic_refusal */
 };

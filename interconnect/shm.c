@@ -22,8 +22,8 @@
 
 /* One page of the file per ring; each field has a cache line and one writer. */
 struct ring_ctl {
-	_Alignas(64) _Atomic uint32_t head;  /* producer: bytes written so far */
-	_Alignas(64) _Atomic uint32_t tail;  /* consumer: bytes read so far */
+	_Alignas(64) _Atomic uint32_t head;   /* producer: bytes written so far */
+	_Alignas(64) _Atomic uint32_t tail;   /* consumer: bytes read so far */
 	_Alignas(64) _Atomic uint32_t sleeps; /* consumer sets, producer takes: ring the bell */
 };
 STATIC_ASSERT(sizeof(struct ring_ctl) <= PAGE_SIZE, "a page each");
@@ -35,7 +35,7 @@ struct shm_link {
 	uint8_t *ctl; /* CTL_BYTES */
 	struct ring_ctl *tx, *rx;
 	uint8_t *tx_bytes, *rx_bytes; /* 2 * SHM_RING_BYTES each */
-	uint32_t head, tail;	      /* own copies of what this side writes */
+	uint32_t head, tail;          /* own copies of what this side writes */
 };
 
 int shm_create(void)
@@ -45,7 +45,8 @@ int shm_create(void)
 	if (fd < 0)
 		return -errno;
 	/* Sealed, so that neither side can take the memory from under the other. */
-	if (ftruncate(fd, FILE_BYTES) || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL))
+	if (ftruncate(fd, FILE_BYTES) ||
+	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL))
 		err = -errno;
 	if (err)
 		close(fd);
@@ -74,7 +75,8 @@ struct shm_link *shm_map(int fd, bool acceptor)
 	struct stat st;
 	void *ctl;
 
-	if (!s || seals < 0 || !(seals & F_SEAL_SHRINK) || fstat(fd, &st) || st.st_size != FILE_BYTES) {
+	if (!s || seals < 0 || !(seals & F_SEAL_SHRINK) || fstat(fd, &st) ||
+	    st.st_size != FILE_BYTES) {
 		free(s);
 		return NULL;
 	}

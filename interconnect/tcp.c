@@ -23,8 +23,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#define DIRECT_MAX 4u		 /* links up to which each is simply read */
-#define SLOW_EVERY 64u		 /* progress calls between looks at the epoll set */
+#define DIRECT_MAX 4u  /* links up to which each is simply read */
+#define SLOW_EVERY 64u /* progress calls between looks at the epoll set */
 #define EVENTS_MAX 32
 #define TICK_NS (10 * NS_PER_MS) /* while joining */
 
@@ -34,7 +34,8 @@ static int pump_all(struct tcp *t, unsigned budget)
 
 	t->backlog = false;
 	for (unsigned i = 0; i < count && done < budget && t->up_count == count; i++)
-		done += (unsigned)tcp_link_pump(t, t->up[(start + i) % count], budget - done, false);
+		done += (unsigned)tcp_link_pump(t, t->up[(start + i) % count], budget - done,
+						false);
 	if (done == budget)
 		t->backlog = true; /* links after the last one may hold whole frames too */
 	return (int)done;
@@ -282,4 +283,3 @@ const struct ic_backend ic_backend_shm = {
 	.wake = tcp_wake,
 	.hush = tcp_hush,
 };
-

@@ -25,15 +25,15 @@ enum tcp_phase { TCP_CONNECTING, TCP_CHALLENGED, TCP_PROVING, TCP_GREETED, TCP_C
 
 struct tcp_link {
 	int fd;
-	unsigned slot;	 /* in tcp.links */
+	unsigned slot;    /* in tcp.links */
 	unsigned up_slot; /* in tcp.up while open */
 	enum tcp_phase phase;
 	node_id peer; /* NODE_NONE until a HELLO named it */
 	struct ic_hello hello, challenge;
 	uint64_t deadline_ns; /* of the handshake */
 	uint32_t epoch, rx_seq;
-	struct shm_link *shm; /* local: from ACCEPT on */
-	int passed_fd;	      /* local: came with a record, -1: none */
+	struct shm_link *shm;    /* local: from ACCEPT on */
+	int passed_fd;           /* local: came with a record, -1: none */
 	size_t rx_start, rx_end; /* bytes of rx in use */
 	uint8_t rx[TCP_RX_BYTES];
 };
@@ -43,11 +43,11 @@ struct tcp_peer {
 	struct tcp_link *link; /* while up */
 	char address[IC_ADDR_MAX];
 	pthread_mutex_t tx_lock; /* rank: innermost */
-	int tx_fd;		 /* -1: not up.  The link's fd; closed only after this is -1 */
+	int tx_fd;               /* -1: not up.  The link's fd; closed only after this is -1 */
 	uint32_t tx_seq, tx_epoch;
 	uint32_t tx_head, tx_tail; /* free-running; bytes of the ring in use = head - tail */
-	bool tx_armed;		   /* EPOLLOUT is asked for */
-	struct shm_link *shm;	   /* the link's, while up */
+	bool tx_armed;             /* EPOLLOUT is asked for */
+	struct shm_link *shm;      /* the link's, while up */
 	_Atomic bool tx_queued;
 	uint8_t *tx_ring;
 };
@@ -55,11 +55,12 @@ struct tcp_peer {
 struct tcp {
 	struct ic_fabric *f;
 	int listen_fd, epoll_fd; /* epoll_fd: listener and links, what progress looks at */
-	int wait_fd, wake_fd;	 /* wait_fd: epoll_fd and wake_fd, what wait sleeps on */
-	struct tcp_peer *peers; /* cfg.nodes of them */
+	int wait_fd, wake_fd;    /* wait_fd: epoll_fd and wake_fd, what wait sleeps on */
+	struct tcp_peer *peers;  /* cfg.nodes of them */
 	struct tcp_link *links[TCP_LINKS_MAX];
 	bool local;
-	pthread_mutex_t up_lock; /* rank: innermost; of up[] against wait and hush, which only read it */
+	pthread_mutex_t
+		up_lock; /* rank: innermost; of up[] against wait and hush, which only read it */
 	struct tcp_link *up[NODES_MAX];
 	unsigned up_count, up_next;
 	unsigned handshakes; /* links that are not open */
@@ -67,14 +68,14 @@ struct tcp {
 	_Atomic bool backlog; /* whole frames may wait in some rx */
 	_Atomic bool slow;    /* handshakes or joins are under way: look at timers */
 	_Atomic bool waiting, woken;
-	_Atomic bool hushed; /* local */
-	_Atomic bool look; /* wait saw something in the epoll set */
+	_Atomic bool hushed;       /* local */
+	_Atomic bool look;         /* wait saw something in the epoll set */
 	pthread_mutex_t join_lock; /* rank: innermost */
 	_Atomic bool join_asked;
 	struct tcp_asked { /* join_lock */
 		bool wanted[NODES_MAX];
 		char address[NODES_MAX][IC_ADDR_MAX];
-	} *asked;
+	} * asked;
 };
 
 /* tcp_send.c */

@@ -96,8 +96,8 @@ static void place_name(const struct place *p, char out[static IC_ADDR_MAX])
 	char host[64] = "?", port[8] = "0";
 
 	if (p->sa.ss_family == AF_UNIX) {
-		snprintf(out, IC_ADDR_MAX, LOCAL_PREFIX "%.*s", p->len > path ? (int)(p->len - path) : 0,
-			 un->sun_path + 1);
+		snprintf(out, IC_ADDR_MAX, LOCAL_PREFIX "%.*s",
+			 p->len > path ? (int)(p->len - path) : 0, un->sun_path + 1);
 		return;
 	}
 	getnameinfo((const struct sockaddr *)&p->sa, p->len, host, sizeof(host), port, sizeof(port),
@@ -111,7 +111,8 @@ int tcp_listen(struct tcp *t, const char *address)
 	int one = 1, err = t->local ? place_any_local(&at) : place_parse(address, true, &at);
 
 	if (!err) {
-		t->listen_fd = socket(at.sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+		t->listen_fd =
+			socket(at.sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 		if (t->listen_fd < 0 ||
 		    setsockopt(t->listen_fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) ||
 		    bind(t->listen_fd, (struct sockaddr *)&at.sa, at.len) ||
@@ -216,11 +217,13 @@ void tcp_connect(struct tcp *t, node_id peer)
 	struct tcp_peer *p = &t->peers[peer];
 	struct tcp_link *l;
 	struct place at;
-	int fd = -1, err = t->local ? place_local(p->address, &at) : place_parse(p->address, false, &at);
+	int fd = -1,
+	    err = t->local ? place_local(p->address, &at) : place_parse(p->address, false, &at);
 
 	if (!err) {
 		fd = socket(at.sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-		if (fd >= 0 && connect(fd, (struct sockaddr *)&at.sa, at.len) && errno != EINPROGRESS) {
+		if (fd >= 0 && connect(fd, (struct sockaddr *)&at.sa, at.len) &&
+		    errno != EINPROGRESS) {
 			close(fd);
 			fd = -1;
 		}
@@ -322,7 +325,9 @@ static bool accept_send_local(struct tcp_link *l, const struct ic_hello *accept)
 	} control = { { 0 } };
 	uint8_t bytes[IC_HELLO_MAX];
 	struct iovec iov = { bytes, ic_hello_encode(accept, bytes) };
-	struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+	struct msghdr mh = { .msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = &control,
 			     .msg_controllen = sizeof(control) };
 	struct cmsghdr *c = CMSG_FIRSTHDR(&mh);
 	int fd = shm_create();

@@ -26,13 +26,14 @@ static void socket_tune(int fd)
 	static const struct {
 		int level, name, value;
 	} options[] = {
-		{ IPPROTO_TCP, TCP_NODELAY, 1 },	  { SOL_SOCKET, SO_KEEPALIVE, 1 },
-		{ IPPROTO_TCP, TCP_KEEPIDLE, 1 },	  { IPPROTO_TCP, TCP_KEEPINTVL, 1 },
-		{ IPPROTO_TCP, TCP_KEEPCNT, 5 },	  { IPPROTO_TCP, TCP_USER_TIMEOUT, 5000 },
+		{ IPPROTO_TCP, TCP_NODELAY, 1 },  { SOL_SOCKET, SO_KEEPALIVE, 1 },
+		{ IPPROTO_TCP, TCP_KEEPIDLE, 1 }, { IPPROTO_TCP, TCP_KEEPINTVL, 1 },
+		{ IPPROTO_TCP, TCP_KEEPCNT, 5 },  { IPPROTO_TCP, TCP_USER_TIMEOUT, 5000 },
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(options); i++)
-		if (setsockopt(fd, options[i].level, options[i].name, &options[i].value, sizeof(int)))
+		if (setsockopt(fd, options[i].level, options[i].name, &options[i].value,
+			       sizeof(int)))
 			log_debug("tcp: option %d errno %d", options[i].name, errno);
 }
 
@@ -137,7 +138,9 @@ static ssize_t recv_fd(struct tcp_link *l, void *buf, size_t len)
 		struct cmsghdr align;
 	} control;
 	struct iovec iov = { buf, len };
-	struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+	struct msghdr mh = { .msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = &control,
 			     .msg_controllen = sizeof(control) };
 	ssize_t n = recvmsg(l->fd, &mh, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	struct cmsghdr *c = n < 0 ? NULL : CMSG_FIRSTHDR(&mh);
@@ -167,8 +170,8 @@ int tcp_link_read(struct tcp *t, struct tcp_link *l)
 	if (!room)
 		return 0;
 	do
-		n = t->local && !l->shm ? recv_fd(l, l->rx + l->rx_end, room) :
-					  recv(l->fd, l->rx + l->rx_end, room, MSG_DONTWAIT);
+		n = t->local && !l->shm ? recv_fd(l, l->rx + l->rx_end, room)
+					: recv(l->fd, l->rx + l->rx_end, room, MSG_DONTWAIT);
 	while (n < 0 && errno == EINTR);
 	if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
 		return 0;
@@ -187,8 +190,8 @@ static int link_deliver(struct tcp *t, struct tcp_link *l, unsigned budget)
 		const uint8_t *at = l->rx + l->rx_start;
 		struct ic_frame fr;
 		struct ic_msg msg;
-		enum ic_frame_verdict v = ic_frame_decode(at, l->rx_end - l->rx_start, IC_PORTS, l->epoch,
-							  l->rx_seq, &fr);
+		enum ic_frame_verdict v = ic_frame_decode(at, l->rx_end - l->rx_start, IC_PORTS,
+							  l->epoch, l->rx_seq, &fr);
 
 		if (v == IC_FRAME_BAD)
 			return -EPROTO;
@@ -228,7 +231,8 @@ static int ring_deliver(struct tcp *t, struct tcp_link *l, unsigned budget)
 		if (len < (int)IC_FRAME_HEADER)
 			return -EPROTO; /* frames are put as a whole */
 		memcpy(head, at, IC_FRAME_HEADER);
-		if (ic_frame_decode(head, (size_t)len, IC_PORTS, l->epoch, l->rx_seq, &fr) != IC_FRAME_OK)
+		if (ic_frame_decode(head, (size_t)len, IC_PORTS, l->epoch, l->rx_seq, &fr) !=
+		    IC_FRAME_OK)
 			return -EPROTO;
 		memcpy(head + IC_FRAME_HEADER, at + IC_FRAME_HEADER, fr.body_len);
 		msg = (struct ic_msg){ .port = fr.port,

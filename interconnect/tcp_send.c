@@ -119,7 +119,9 @@ int tcp_send(void *priv, node_id to, const struct ic_msg *msg)
 {
 	struct tcp *t = priv;
 	struct tcp_peer *p = &t->peers[to];
-	struct ic_frame fr = { .port = (uint8_t)msg->port, .body_len = msg->body_len, .data_len = msg->data_len };
+	struct ic_frame fr = { .port = (uint8_t)msg->port,
+			       .body_len = msg->body_len,
+			       .data_len = msg->data_len };
 	uint8_t header[IC_FRAME_HEADER];
 	struct iovec iov[3] = { { header, sizeof(header) },
 				{ (void *)(uintptr_t)msg->body, msg->body_len },

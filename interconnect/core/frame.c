@@ -20,8 +20,8 @@ void ic_frame_encode(const struct ic_frame *fr, uint8_t out[static IC_FRAME_HEAD
 	put_le32(out + 12, fr->seq);
 }
 
-enum ic_frame_verdict ic_frame_decode(const uint8_t *bytes, size_t len, unsigned ports, uint32_t epoch,
-				      uint32_t seq, struct ic_frame *out)
+enum ic_frame_verdict ic_frame_decode(const uint8_t *bytes, size_t len, unsigned ports,
+				      uint32_t epoch, uint32_t seq, struct ic_frame *out)
 {
 	struct ic_frame fr;
 
@@ -34,8 +34,9 @@ enum ic_frame_verdict ic_frame_decode(const uint8_t *bytes, size_t len, unsigned
 	fr.data_len = get_le16(bytes + 4);
 	fr.epoch = get_le32(bytes + 8);
 	fr.seq = get_le32(bytes + 12);
-	if (fr.port >= ports || fr.body_len > IC_FRAME_BODY_MAX || fr.data_len > IC_FRAME_DATA_MAX ||
-	    get_le16(bytes + 6) || fr.epoch != epoch || fr.seq != seq)
+	if (fr.port >= ports || fr.body_len > IC_FRAME_BODY_MAX ||
+	    fr.data_len > IC_FRAME_DATA_MAX || get_le16(bytes + 6) || fr.epoch != epoch ||
+	    fr.seq != seq)
 		return IC_FRAME_BAD;
 	if (len < ic_frame_size(&fr))
 		return IC_FRAME_SHORT;

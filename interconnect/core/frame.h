@@ -19,8 +19,8 @@
 struct ic_frame {
 	uint8_t port;
 	uint16_t body_len, data_len; /* bytes */
-	uint32_t epoch;		     /* life of the link; differs after every reconnect */
-	uint32_t seq;		     /* number of the message within the epoch, wraps */
+	uint32_t epoch;              /* life of the link; differs after every reconnect */
+	uint32_t seq;                /* number of the message within the epoch, wraps */
 };
 
 enum ic_frame_verdict { IC_FRAME_OK, IC_FRAME_SHORT, IC_FRAME_BAD };
@@ -30,8 +30,8 @@ void ic_frame_encode(const struct ic_frame *fr, uint8_t out[static IC_FRAME_HEAD
  * Looks at the first `len` bytes of a stream.  OK: a whole frame is there, body at IC_FRAME_HEADER and data
  * right after it.  SHORT: need more bytes.  BAD: not a frame of this link at this point.
  */
-enum ic_frame_verdict ic_frame_decode(const uint8_t *bytes, size_t len, unsigned ports, uint32_t epoch,
-				      uint32_t seq, struct ic_frame *out);
+enum ic_frame_verdict ic_frame_decode(const uint8_t *bytes, size_t len, unsigned ports,
+				      uint32_t epoch, uint32_t seq, struct ic_frame *out);
 static inline size_t ic_frame_size(const struct ic_frame *fr)
 {
 	return IC_FRAME_HEADER + (size_t)fr->body_len + fr->data_len;

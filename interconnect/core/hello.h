@@ -27,7 +27,7 @@ enum ic_hello_kind { IC_HELLO = 1, IC_CHALLENGE, IC_PROOF, IC_ACCEPT, IC_REFUSE 
 enum ic_refusal {
 	IC_REFUSED_GARBAGE = 1,
 	IC_REFUSED_VERSION,
-	IC_REFUSED_VM,	 /* another VM id */
+	IC_REFUSED_VM,   /* another VM id */
 	IC_REFUSED_NODE, /* node numbers that do not fit here */
 	IC_REFUSED_KEY,
 	IC_REFUSED_BUSY, /* not joining this peer now: try again */
@@ -36,12 +36,12 @@ enum ic_refusal {
 
 struct ic_hello {
 	enum ic_hello_kind kind;
-	uint64_t vm_id;	    /* HELLO */
-	node_id from, to;   /* HELLO */
-	uint32_t epoch;	    /* HELLO: the last one its sender knew; CHALLENGE: the one that begins */
+	uint64_t vm_id;   /* HELLO */
+	node_id from, to; /* HELLO */
+	uint32_t epoch;   /* HELLO: the last one its sender knew; CHALLENGE: the one that begins */
 	uint8_t nonce[IC_HELLO_NONCE]; /* HELLO, CHALLENGE */
 	uint8_t mac[IC_HELLO_MAC];     /* CHALLENGE, PROOF */
-	enum ic_refusal why;	       /* REFUSE */
+	enum ic_refusal why;           /* REFUSE */
 };
 
 /* Bytes written, at most IC_HELLO_MAX. */

@@ -16,7 +16,7 @@ enum ic_peer_state { IC_PEER_IDLE, IC_PEER_JOINING, IC_PEER_LINKED, IC_PEER_LOST
 struct ic_peer {
 	enum ic_peer_state state;
 	bool connector; /* this side connects */
-	bool trying;	/* a connection attempt is under way */
+	bool trying;    /* a connection attempt is under way */
 	uint32_t epoch; /* of the link that is up, or of the last one */
 	uint64_t deadline_ns, retry_ns, backoff_ns;
 };
@@ -24,8 +24,8 @@ struct ic_peer {
 /* Effects, a set. */
 enum {
 	IC_FX_CONNECT = 1, /* start one attempt */
-	IC_FX_UP = 2,	   /* tell the user */
-	IC_FX_DOWN = 4,	   /* tell the user, after the last message of the epoch */
+	IC_FX_UP = 2,      /* tell the user */
+	IC_FX_DOWN = 4,    /* tell the user, after the last message of the epoch */
 };
 
 void ic_peer_init(struct ic_peer *p, node_id self, node_id peer);

@@ -39,7 +39,8 @@ static struct {
 
 static void protect(unsigned page, bool on)
 {
-	struct uffdio_writeprotect wp = { .range = { (uintptr_t)fl.view + page * PAGE_SIZE, PAGE_SIZE },
+	struct uffdio_writeprotect wp = { .range = { (uintptr_t)fl.view + page * PAGE_SIZE,
+						     PAGE_SIZE },
 					  .mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0 };
 
 	if (ioctl(fl.uffd, UFFDIO_WRITEPROTECT, &wp))
@@ -58,7 +59,10 @@ static void map_page(unsigned page, bool writable)
 
 static void send_to(node_id to, const uint32_t *body, const void *data, uint16_t data_len)
 {
-	struct ic_msg msg = { .port = IC_PORT_TEST, .body_len = BODY, .body = body, .data = data,
+	struct ic_msg msg = { .port = IC_PORT_TEST,
+			      .body_len = BODY,
+			      .body = body,
+			      .data = data,
 			      .data_len = data_len };
 
 	if (ic_send(fl.f, to, &msg))
@@ -90,7 +94,8 @@ static void on_message(void *arg, node_id from, const struct ic_msg *msg)
 		fl.ended = true;
 		return;
 	}
-	send_to(from, body, fl.alias + body[1] * PAGE_SIZE, body[0] == ASK_INVALIDATE || body[0] == ASK_PING ? 0 : PAGE_SIZE);
+	send_to(from, body, fl.alias + body[1] * PAGE_SIZE,
+		body[0] == ASK_INVALIDATE || body[0] == ASK_PING ? 0 : PAGE_SIZE);
 }
 
 static void ask(enum request what, unsigned page, void *into)
@@ -129,24 +134,30 @@ static void memory_open(void)
 	size_t bytes = 3 * PAGES * PAGE_SIZE;
 	struct uffdio_api api = { .api = UFFD_API,
 				  .features = UFFD_FEATURE_SIGBUS | UFFD_FEATURE_MISSING_SHMEM |
-					      UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_PAGEFAULT_FLAG_WP |
+					      UFFD_FEATURE_MINOR_SHMEM |
+					      UFFD_FEATURE_PAGEFAULT_FLAG_WP |
 					      UFFD_FEATURE_WP_HUGETLBFS_SHMEM };
-	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR |
+	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING |
+					       UFFDIO_REGISTER_MODE_MINOR |
 					       UFFDIO_REGISTER_MODE_WP };
 
 	fl.memfd = memfd_create("floor", MFD_CLOEXEC);
 	if (fl.memfd < 0 || ftruncate(fl.memfd, (off_t)bytes))
 		abort();
-	fl.alias = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fl.memfd, 0);
-	fl.view = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fl.memfd, 0);
+	fl.alias =
+		mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fl.memfd, 0);
+	fl.view =
+		mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fl.memfd, 0);
 	fl.has = calloc(2, PAGES);
 	ASSERT(fl.alias != MAP_FAILED && fl.view != MAP_FAILED && fl.has);
 	fl.uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 	if (fl.uffd < 0)
-		fl.uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+		fl.uffd =
+			(int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
 	reg.range.start = (uintptr_t)fl.view;
 	reg.range.len = bytes;
-	if (fl.uffd < 0 || ioctl(fl.uffd, UFFDIO_API, &api) || ioctl(fl.uffd, UFFDIO_REGISTER, &reg))
+	if (fl.uffd < 0 || ioctl(fl.uffd, UFFDIO_API, &api) ||
+	    ioctl(fl.uffd, UFFDIO_REGISTER, &reg))
 		abort();
 	for (unsigned i = 0; self == 1 && i < 2 * PAGES; i++) {
 		fl.alias[i * PAGE_SIZE] = 1;

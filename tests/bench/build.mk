@@ -1,4 +1,5 @@
-# Benches; `make bench` runs them (the lead adds the guest's).
+# SPDX-License-Identifier: Apache-2.0
+# Benches; `make bench` runs them.
 $(call test_prog,tests/bench/dsm_bench,tests/bench/dsm_bench.c tests/bench/bench_floor.c)
 
 .PHONY: bench-dsm

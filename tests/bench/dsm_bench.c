@@ -62,10 +62,13 @@ static double percentile_us(struct samples *s, unsigned percent)
 static void report(const char *backend, const char *who, enum bench_case c, struct samples *s,
 		   struct samples *floor)
 {
-	static const char *const names[] = { "raw", "read", "write", "invalidate", "fresh", "ping" };
+	static const char *const names[] = {
+		"raw", "read", "write", "invalidate", "fresh", "ping"
+	};
 	double p50 = percentile_us(s, 50), base = percentile_us(floor, 50);
 
-	printf("{\"bench\":\"dsm\",\"transport\":\"%s\",\"what\":\"%s\",\"case\":\"%s\",\"samples\":%u,"
+	printf("{\"bench\":\"dsm\",\"transport\":\"%s\",\"what\":\"%s\",\"case\":\"%s\","
+	       "\"samples\":%u,"
 	       "\"p50_us\":%.2f,\"p99_us\":%.2f,\"floor_p50_us\":%.2f,\"ratio\":%.2f}\n",
 	       backend, who, names[c], s->count, p50, percentile_us(s, 99), base,
 	       base > 0 ? p50 / base : 0);
@@ -133,8 +136,8 @@ static void on_sigbus(int sig, siginfo_t *si, void *ctx)
 	bool write = ((ucontext_t *)ctx)->uc_mcontext.gregs[REG_ERR] & 2;
 
 	(void)sig;
-	if (dsm ? dsm_view_fault(dsm, si->si_addr, write, clock_now_ns() + 10 * NS_PER_S) :
-		  floor_fault(si->si_addr, write))
+	if (dsm ? dsm_view_fault(dsm, si->si_addr, write, clock_now_ns() + 10 * NS_PER_S)
+		: floor_fault(si->si_addr, write))
 		abort();
 }
 

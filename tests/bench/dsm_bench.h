@@ -12,7 +12,15 @@
 #define SAMPLES_MAX 20000u
 
 /* BENCH_FRESH and BENCH_PING: what a page and an acknowledgement cost with no mapping call at all. */
-enum bench_case { BENCH_RAW, BENCH_READ, BENCH_WRITE, BENCH_INVALIDATE, BENCH_FRESH, BENCH_PING, BENCH_CASES };
+enum bench_case {
+	BENCH_RAW,
+	BENCH_READ,
+	BENCH_WRITE,
+	BENCH_INVALIDATE,
+	BENCH_FRESH,
+	BENCH_PING,
+	BENCH_CASES
+};
 
 struct samples {
 	unsigned count;

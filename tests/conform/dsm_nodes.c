@@ -34,9 +34,9 @@
 
 #define NODES 8u
 #define THREADS 8u
-#define PAGES 48u	/* homed in turns; a few frames apart, so that ranges are many */
-#define STRIDE 8u	/* frames between two of them */
-#define COUNTERS 4u	/* pages 0 .. 3 begin with a contended counter each */
+#define PAGES 48u   /* homed in turns; a few frames apart, so that ranges are many */
+#define STRIDE 8u   /* frames between two of them */
+#define COUNTERS 4u /* pages 0 .. 3 begin with a contended counter each */
 #define OP_DEADLINE (20 * NS_PER_S)
 
 /* What the processes share beside the memory under test. */
@@ -264,7 +264,9 @@ static void node_open(const char *backend)
 				.listen = "127.0.0.1:0",
 				.vm_id = seed,
 				.on_peer = on_peer };
-	struct dsm_config cfg = { .self = self, .nodes = nodes, .ranges = ranges, .ranges_count = PAGES };
+	struct dsm_config cfg = {
+		.self = self, .nodes = nodes, .ranges = ranges, .ranges_count = PAGES
+	};
 
 	memset(ic.key, 0x5a, sizeof(ic.key));
 	if (ic_open(&ic, &fabric))
@@ -342,21 +344,24 @@ static void report(const char *mapping, const char *backend, uint64_t ns)
 		p50 = s->latency_p50_ns > p50 ? s->latency_p50_ns : p50;
 		p99 = s->latency_p99_ns > p99 ? s->latency_p99_ns : p99;
 	}
-	printf("{\"test\":\"dsm_nodes\",\"mapping\":\"%s\",\"backend\":\"%s\",\"nodes\":%u,\"threads\":%u,"
+	printf("{\"test\":\"dsm_nodes\",\"mapping\":\"%s\",\"backend\":\"%s\",\"nodes\":%u,"
+	       "\"threads\":%u,"
 	       "\"operations\":%u,\"seed\":%llu,\"faults_read\":%llu,\"faults_write\":%llu,"
 	       "\"faults_upgrade\":%llu,\"pages_sent\":%llu,\"refused\":%llu,\"p50_us\":%.1f,"
 	       "\"p99_us\":%.1f,\"seconds\":%.2f,\"failed\":%u}\n",
-	       mapping, backend, nodes, threads, operations * nodes * threads, (unsigned long long)seed,
-	       (unsigned long long)rd, (unsigned long long)wr, (unsigned long long)up,
-	       (unsigned long long)pages, (unsigned long long)refused, (double)p50 / 1000.0,
-	       (double)p99 / 1000.0, (double)ns / 1e9, ctl->failed);
+	       mapping, backend, nodes, threads, operations * nodes * threads,
+	       (unsigned long long)seed, (unsigned long long)rd, (unsigned long long)wr,
+	       (unsigned long long)up, (unsigned long long)pages, (unsigned long long)refused,
+	       (double)p50 / 1000.0, (double)p99 / 1000.0, (double)ns / 1e9, ctl->failed);
 }
 
 /* 0 when this host can run the uffd mapping. */
 static int probe_uffd(void)
 {
 	struct dsm_range range = { 0, 4, 0 };
-	struct dsm_config cfg = { .nodes = 1, .ranges = &range, .ranges_count = 1, .mapping = DSM_MAP_UFFD };
+	struct dsm_config cfg = {
+		.nodes = 1, .ranges = &range, .ranges_count = 1, .mapping = DSM_MAP_UFFD
+	};
 
 	if (dsm_open(&cfg, &dsm))
 		return 1;
@@ -377,7 +382,10 @@ int main(int argc, char **argv)
 	if (argc == 2 && !strcmp(argv[1], "probe-uffd"))
 		return probe_uffd();
 	if (argc < 7 || argc > 9) {
-		fprintf(stderr, "usage: %s tlb|uffd BACKEND NODES THREADS OPERATIONS SEED [THINK_NS [CACHE]]\n", argv[0]);
+		fprintf(stderr,
+			"usage: %s tlb|uffd BACKEND NODES THREADS OPERATIONS SEED [THINK_NS "
+			"[CACHE]]\n",
+			argv[0]);
 		return 2;
 	}
 	tlb = !strcmp(argv[1], "tlb");

@@ -195,8 +195,11 @@ static void every_size(void)
 	e[1].raw = raw_sizes;
 	raw_count = 0;
 	for (unsigned b = 0, d = 0; d <= IC_DATA_MAX; b = (b + 1) % (IC_BODY_MAX + 1), d++) {
-		struct ic_msg msg = { .port = IC_PORT_TEST, .body_len = (uint16_t)b, .data_len = (uint16_t)d,
-				      .body = body, .data = data };
+		struct ic_msg msg = { .port = IC_PORT_TEST,
+				      .body_len = (uint16_t)b,
+				      .data_len = (uint16_t)d,
+				      .body = body,
+				      .data = data };
 
 		for (unsigned i = 0; i < b; i++)
 			body[i] = (uint8_t)(i * 5 + b);
@@ -292,8 +295,11 @@ static void *sender_run(void *arg)
 
 	for (uint32_t i = 0; i < PER_SENDER; i++) {
 		uint32_t v[2] = { s->id, i };
-		struct ic_msg msg = { .port = IC_PORT_TEST, .body_len = sizeof(v), .body = v,
-				      .data_len = i % 3 ? 0 : IC_DATA_MAX, .data = page };
+		struct ic_msg msg = { .port = IC_PORT_TEST,
+				      .body_len = sizeof(v),
+				      .body = v,
+				      .data_len = i % 3 ? 0 : IC_DATA_MAX,
+				      .data = page };
 		int err;
 
 		while ((err = ic_send(s->e->f, 1, &msg)) == -EAGAIN)
@@ -420,7 +426,8 @@ static void death_of_a_peer(void)
 	CHECK(read(fd[0], e[1].address, IC_ADDR_MAX) == IC_ADDR_MAX);
 	CHECK(!ic_join(e[0].f, 1, e[1].address) && !ic_join(e[2].f, 1, e[1].address));
 	CHECK(!ic_join(e[0].f, 2, e[2].address) && !ic_join(e[2].f, 0, e[0].address));
-	PUMP_UNTIL(e, 3, e[0].ups == 2 && e[2].ups == 2 && e[0].got[1] > 1000 && e[2].got[1] > 1000);
+	PUMP_UNTIL(e, 3,
+		   e[0].ups == 2 && e[2].ups == 2 && e[0].got[1] > 1000 && e[2].got[1] > 1000);
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
 	PUMP_UNTIL(e, 3, e[0].downs == 1 && e[2].downs == 1);
@@ -450,7 +457,8 @@ static void a_new_epoch_after_loss(void)
 		PUMP_UNTIL(e, 2, e[0].downs == round + 1);
 		CHECK(send_next(&e[0], 1) == -ENOTCONN);
 		end_open(&e[1], 1, 2, 1, 77);
-		e[0].sent[1] = 0; /* the new end counts from 0: a message of the old epoch would not fit */
+		e[0].sent[1] =
+			0; /* the new end counts from 0: a message of the old epoch would not fit */
 		e[0].got[1] = 0;
 		CHECK(!ic_join(e[0].f, 1, e[1].address) && !ic_join(e[1].f, 0, e[0].address));
 		PUMP_UNTIL(e, 2, e[0].ups == round + 2 && e[1].ups == 1);
@@ -485,8 +493,14 @@ static void disagree(uint8_t key, uint64_t vm)
 	ends_close(e, 3);
 }
 
-static void wrong_key(void) { disagree(2, 77); }
-static void wrong_vm(void) { disagree(1, 78); }
+static void wrong_key(void)
+{
+	disagree(2, 77);
+}
+static void wrong_vm(void)
+{
+	disagree(1, 78);
+}
 
 static const struct {
 	const char *name, *backend; /* NULL: every one */
@@ -494,7 +508,8 @@ static const struct {
 } cases[] = {
 	{ "order_both_ways", NULL, order_both_ways },
 	{ "every_size", NULL, every_size },
-	{ "back_pressure_is_bounded_and_loses_nothing", NULL, back_pressure_is_bounded_and_loses_nothing },
+	{ "back_pressure_is_bounded_and_loses_nothing", NULL,
+	  back_pressure_is_bounded_and_loses_nothing },
 	{ "peers_2_to_8", NULL, peers_2_to_8 },
 	{ "senders_of_many_threads", NULL, senders_of_many_threads },
 	{ "wait_ends_by_wake_message_and_time", NULL, wait_ends_by_wake_message_and_time },

@@ -20,22 +20,22 @@ struct end {
 	void (*raw)(struct end *e, node_id from, const struct ic_msg *msg);
 };
 
-#define CHECK(cond)                                                                                  \
-	do {                                                                                         \
-		if (!(cond)) {                                                                       \
-			fprintf(stderr, "%s:%d: %s does not hold\n", __FILE__, __LINE__, #cond);     \
-			exit(1);                                                                     \
-		}                                                                                    \
+#define CHECK(cond)                                                                              \
+	do {                                                                                     \
+		if (!(cond)) {                                                                   \
+			fprintf(stderr, "%s:%d: %s does not hold\n", __FILE__, __LINE__, #cond); \
+			exit(1);                                                                 \
+		}                                                                                \
 	} while (0)
 
 /* Pumps until cond holds; that it takes longer than `ns` fails the test. */
-#define PUMP_FOR(e, count, cond, ns)                                                                 \
-	do {                                                                                         \
-		uint64_t until_ = clock_now_ns() + (ns);                                             \
-		do {                                                                                 \
-			pump_once(e, count);                                                         \
-			CHECK(clock_now_ns() < until_);                                              \
-		} while (!(cond));                                                                   \
+#define PUMP_FOR(e, count, cond, ns)                     \
+	do {                                             \
+		uint64_t until_ = clock_now_ns() + (ns); \
+		do {                                     \
+			pump_once(e, count);             \
+			CHECK(clock_now_ns() < until_);  \
+		} while (!(cond));                       \
 	} while (0)
 
 extern const char *backend_name;

@@ -152,8 +152,8 @@ static void hmac(char side, const struct ic_hello *hello, const struct ic_hello 
 	unsigned len = 0;
 
 	memset(key, 1, sizeof(key));
-	CHECK(HMAC(EVP_sha256(), key, sizeof(key), text, ic_hello_signed(side, hello, challenge, text),
-		   out, &len));
+	CHECK(HMAC(EVP_sha256(), key, sizeof(key), text,
+		   ic_hello_signed(side, hello, challenge, text), out, &len));
 	memcpy(mac, out, IC_HELLO_MAC);
 }
 
@@ -204,18 +204,40 @@ static void liar(struct end *e, void (*spoil)(uint8_t *frame))
 	close(fd);
 }
 
-static void spoil_mark(uint8_t *f) { f[0]++; }
-static void spoil_port(uint8_t *f) { f[1] = IC_PORTS; }
-static void spoil_body(uint8_t *f) { f[3] = 0x80; }
-static void spoil_data(uint8_t *f) { f[5] = 0x80; }
-static void spoil_zero(uint8_t *f) { f[6] = 1; }
-static void spoil_epoch(uint8_t *f) { f[8]++; }
-static void spoil_seq(uint8_t *f) { f[12]++; }
+static void spoil_mark(uint8_t *f)
+{
+	f[0]++;
+}
+static void spoil_port(uint8_t *f)
+{
+	f[1] = IC_PORTS;
+}
+static void spoil_body(uint8_t *f)
+{
+	f[3] = 0x80;
+}
+static void spoil_data(uint8_t *f)
+{
+	f[5] = 0x80;
+}
+static void spoil_zero(uint8_t *f)
+{
+	f[6] = 1;
+}
+static void spoil_epoch(uint8_t *f)
+{
+	f[8]++;
+}
+static void spoil_seq(uint8_t *f)
+{
+	f[12]++;
+}
 
 void tcp_garbage_frames(void)
 {
-	static void (*const spoils[])(uint8_t *) = { spoil_mark, spoil_port,  spoil_body, spoil_data,
-						     spoil_zero, spoil_epoch, spoil_seq };
+	static void (*const spoils[])(uint8_t *) = { spoil_mark, spoil_port, spoil_body,
+						     spoil_data, spoil_zero, spoil_epoch,
+						     spoil_seq };
 	struct ic_frame fr = { .port = IC_PORT_TEST, .body_len = 8 };
 	uint8_t bytes[IC_FRAME_HEADER + 8] = { 0 };
 	unsigned downs;

@@ -26,7 +26,9 @@ static void drop(void *arg, gfn_t gfn, enum dsm_right right)
 static struct dsm *open_one(void)
 {
 	static const struct dsm_range range = { 0, 256, 0 };
-	struct dsm_config cfg = { .nodes = 1, .ranges = &range, .ranges_count = 1, .mapping = DSM_MAP_TLB };
+	struct dsm_config cfg = {
+		.nodes = 1, .ranges = &range, .ranges_count = 1, .mapping = DSM_MAP_TLB
+	};
 	struct dsm *d;
 
 	cr_assert_eq(dsm_open(&cfg, &d), 0);

@@ -11,7 +11,9 @@ static const struct dsm_range ranges[] = { { 0, 16, 0 }, { 0x100, 16, 0 } };
 
 static struct dsm *open_one(enum dsm_mapping mapping)
 {
-	struct dsm_config cfg = { .nodes = 1, .ranges = ranges, .ranges_count = 2, .mapping = mapping };
+	struct dsm_config cfg = {
+		.nodes = 1, .ranges = ranges, .ranges_count = 2, .mapping = mapping
+	};
 	struct dsm *d;
 
 	cr_assert_eq(dsm_open(&cfg, &d), 0);

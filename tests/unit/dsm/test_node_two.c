@@ -40,10 +40,18 @@ static void open_two(struct node n[2])
 
 	memset(n, 0, 2 * sizeof(*n));
 	for (unsigned i = 0; i < 2; i++) {
-		struct ic_config ic = { .self = (node_id)i, .nodes = 2, .backend = "tcp", .vm_id = 5,
-					.listen = "127.0.0.1:0", .on_peer = on_peer, .arg = &n[i] };
-		struct dsm_config cfg = { .self = (node_id)i, .nodes = 2, .ranges = ranges,
-					  .ranges_count = 2, .mapping = DSM_MAP_TLB };
+		struct ic_config ic = { .self = (node_id)i,
+					.nodes = 2,
+					.backend = "tcp",
+					.vm_id = 5,
+					.listen = "127.0.0.1:0",
+					.on_peer = on_peer,
+					.arg = &n[i] };
+		struct dsm_config cfg = { .self = (node_id)i,
+					  .nodes = 2,
+					  .ranges = ranges,
+					  .ranges_count = 2,
+					  .mapping = DSM_MAP_TLB };
 
 		cr_assert_eq(ic_open(&ic, &n[i].f), 0);
 		ic_address(n[i].f, address[i]);
@@ -227,7 +235,8 @@ Test(two, a_deadline_ends_the_wait_and_the_page_still_comes)
 	cr_assert_eq(dsm_reader_open(n[0].d, &kick, &r), 0);
 	cr_assert_eq(dsm_acquire(n[0].d, 3, DSM_WRITE, SOON), 0);
 	dsm_reader_enter(r, on_drop, &s); /* and does not poll */
-	cr_assert_eq(dsm_acquire(n[1].d, 3, DSM_WRITE, clock_now_ns() + 30 * NS_PER_MS), -ETIMEDOUT);
+	cr_assert_eq(dsm_acquire(n[1].d, 3, DSM_WRITE, clock_now_ns() + 30 * NS_PER_MS),
+		     -ETIMEDOUT);
 	dsm_reader_leave(r);
 	cr_assert_eq(dsm_acquire(n[1].d, 3, DSM_WRITE, SOON), 0);
 	dsm_reader_close(r);
@@ -274,7 +283,9 @@ Test(two, garbage_messages_are_refused)
 		struct ic_msg msg = { .port = IC_PORT_DSM, .body = body, .data = page };
 
 		for (unsigned k = 0; k < sizeof(body); k++)
-			body[k] = (uint8_t)((state = state * 6364136223846793005u + 1442695040888963407u) >> 56);
+			body[k] = (uint8_t)((state = state * 6364136223846793005u +
+						     1442695040888963407u) >>
+					    56);
 		if (i % 2)
 			body[0] = 1; /* the version, so that some get further */
 		msg.body_len = (uint16_t)(i % 3 ? 16 : body[5] % 64);

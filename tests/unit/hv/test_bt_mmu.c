@@ -215,6 +215,9 @@ Test(bt_mmu, pae_paging)
 	cr_assert_eq(ram64(0x10028), (0x11000 | PT_P), "a PDPTE has no A bit");
 	cr_assert_eq(write_as(0x40200002, false), BT_FAULT);
 	fx_expect_fault(EXC_PF, PF_P | PF_W);
+	put64(0x12000 + 8 * 3, PAGE_A | PT_P | 1ull << 60); /* ignored in 64-bit mode, reserved here */
+	cr_assert_eq(read_as(0x40003000, false), BT_FAULT);
+	fx_expect_fault(EXC_PF, PF_P | PF_RSVD);
 	put64(0x10020, 0x11000 | PT_P | PT_W);
 	cr_assert_eq(read_as(0, false), BT_FAULT);
 	fx_expect_fault(EXC_PF, PF_P | PF_RSVD);

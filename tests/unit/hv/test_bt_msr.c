@@ -75,6 +75,8 @@ Test(bt_msr, checks)
 	cr_assert_eq(rd(0xc0010015), 1u << 24);
 	cr_assert_eq(rd(0x8b), 0);
 	cr_assert_eq(rd(0x179), 0);
+	cr_assert(wr(0x17a, 0));
+	cr_assert(!wr(0x17a, 1));
 	cr_assert_eq(rd(0xc0011029) & 2, 2);
 }
 

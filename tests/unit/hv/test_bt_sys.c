@@ -384,6 +384,9 @@ Test(bt_sys, ports)
 	cr_assert(!c->exc.pending);
 	cr_assert_eq(port(ZYDIS_MNEMONIC_IN, false, 0x3fa, 4), BT_AGAIN);
 	fx_expect_fault(EXC_GP, 0);
+	put16(FX_TSS + 0xe8, 0); /* free, but the second byte is beyond the limit */
+	cr_assert_eq(port(ZYDIS_MNEMONIC_IN, false, 0x400, 1), BT_AGAIN);
+	fx_expect_fault(EXC_GP, 0);
 	cr_assert_eq(port(ZYDIS_MNEMONIC_IN, false, 0x408, 1), BT_AGAIN); /* beyond the limit */
 	fx_expect_fault(EXC_GP, 0);
 	c->rflags |= RFLAGS_IOPL;

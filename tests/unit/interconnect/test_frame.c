@@ -8,7 +8,9 @@
 
 #define PORTS 4u
 
-static const struct ic_frame sample = { .port = 3, .body_len = 40, .data_len = 4096, .epoch = 9, .seq = 77 };
+static const struct ic_frame sample = {
+	.port = 3, .body_len = 40, .data_len = 4096, .epoch = 9, .seq = 77
+};
 
 Test(frame, round_trip_and_every_cut)
 {
@@ -18,7 +20,8 @@ Test(frame, round_trip_and_every_cut)
 	ic_frame_encode(&sample, bytes);
 	for (size_t len = 0; len < ic_frame_size(&sample); len++)
 		cr_assert_eq(ic_frame_decode(bytes, len, PORTS, 9, 77, &out), IC_FRAME_SHORT);
-	cr_assert_eq(ic_frame_decode(bytes, ic_frame_size(&sample), PORTS, 9, 77, &out), IC_FRAME_OK);
+	cr_assert_eq(ic_frame_decode(bytes, ic_frame_size(&sample), PORTS, 9, 77, &out),
+		     IC_FRAME_OK);
 	cr_assert_eq(out.port, 3);
 	cr_assert_eq(out.body_len, 40);
 	cr_assert_eq(out.data_len, 4096);
@@ -28,7 +31,9 @@ Test(frame, round_trip_and_every_cut)
 
 Test(frame, limits_are_inclusive)
 {
-	struct ic_frame fr = { .port = 0, .body_len = IC_FRAME_BODY_MAX, .data_len = IC_FRAME_DATA_MAX };
+	struct ic_frame fr = { .port = 0,
+			       .body_len = IC_FRAME_BODY_MAX,
+			       .data_len = IC_FRAME_DATA_MAX };
 	uint8_t bytes[IC_FRAME_MAX] = { 0 };
 	struct ic_frame out;
 
