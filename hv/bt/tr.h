@@ -198,7 +198,7 @@ struct bt_translator {
 		gpa_t gpa;
 		uint32_t len;
 	} posted[64];
-	unsigned nposted;
+	_Atomic unsigned nposted; /* also looked at without the lock, after a kick */
 };
 
 /* --- vm --- */

@@ -5,6 +5,9 @@
  * What      Chooses where the block expects the guest's flags, writes its entries with the poll of the kick,
  *           its instructions, its exits and the code that is out of line.
  * Threads   The vCPU thread, between blocks, x87/SSE state parked.
+ * Limits    Arithmetic flags that the rest of a block overwrites unread are not exact in the frame of a fault or
+ *           interrupt before that.  The x87 instruction and data pointers are host addresses.  A locked access
+ *           across two pages is not atomic.
  */
 #include "hv/bt/tr.h"
 

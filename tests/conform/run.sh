@@ -30,12 +30,12 @@ for backend in $("$fabric" list); do
 			one "$nodes" "$mapping" "$backend" 3 2 3000 2
 			one "$nodes" "$mapping" "$backend" 2 2 2000 3 0 16
 		else
-			for seed in 1 2 3 4 5; do
-				one "$nodes" "$mapping" "$backend" 2 2 50000 "$seed"
-				one "$nodes" "$mapping" "$backend" 3 2 20000 "$seed"
-				one "$nodes" "$mapping" "$backend" 5 1 10000 "$seed"
-				one "$nodes" "$mapping" "$backend" 3 2 10000 "$seed" 0 16
-				one "$nodes" "$mapping" "$backend" 2 2 1000 "$seed" 100000
+			for seed in 1 2 3; do
+				one "$nodes" "$mapping" "$backend" 2 2 20000 "$seed"
+				one "$nodes" "$mapping" "$backend" 3 2 10000 "$seed"
+				one "$nodes" "$mapping" "$backend" 5 1 4000 "$seed"
+				one "$nodes" "$mapping" "$backend" 3 2 5000 "$seed" 0 16
+				one "$nodes" "$mapping" "$backend" 2 2 500 "$seed" 100000
 			done
 		fi
 	done

@@ -4,7 +4,7 @@
 
 CASE ?=
 
-.PHONY: system test-summary test-begin
+.PHONY: system test-begin
 demo: deps all guest
 	$(Q)B=$(B) tests/system/demo.sh
 shell: deps all guest
@@ -14,6 +14,8 @@ system: all guest payloads
 
 TEST_TARGETS += payloads-qemu system
 
-# Last of all, the sum of what the runners counted.
-test:
+# First no counts of an earlier run, last of all the sum of what the runners counted.
+test-begin:
+	$(Q)rm -rf $(B)/results
+test: test-begin
 	$(Q)tests/system/summary.sh $(B)/results
