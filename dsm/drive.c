@@ -473,8 +473,11 @@ bool drive_poll(struct dsm *d)
 	struct drive *dr = d->drive;
 	int delivered = ic_progress(d->fabric, BUDGET);
 	uint64_t due = atomic_load_explicit(&dr->next_timer_ns, memory_order_relaxed);
-	bool fire = due != UINT64_MAX && due <= clock_now_ns();
+	uint64_t now = clock_now_ns();
+	bool fire = due <= now;
 
+	if (delivered > 0)
+		atomic_store_explicit(&d->traffic_ns, now, memory_order_relaxed);
 	if (fire || atomic_load_explicit(&dr->unsent_count, memory_order_relaxed)) {
 		dsm_lock(d);
 		timers_fire(d);

@@ -94,8 +94,9 @@ struct dsm {
 	struct waiter *waiting[WAIT_BUCKETS]; /* lock */
 	_Atomic bool stopping;                /* every wait ends */
 	_Atomic bool closing;                 /* the net thread ends */
-	pthread_t net;
-	bool net_runs;
+	pthread_t net, keeper;
+	bool net_runs, keeper_runs;
+	_Atomic uint64_t traffic_ns; /* when a message came last */
 	struct counters count;
 };
 

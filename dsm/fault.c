@@ -19,9 +19,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* How long a waiter polls before it sleeps: longer than a peer's wake-up takes, shorter than a hiccup. */
-#define POLL_NS (2 * NS_PER_MS)
-#define CONTENDED_NS (50 * NS_PER_US)
+/* How long a waiter polls before it sleeps: longer than a peer that is awake takes to answer, and not much to lose
+ * for those that wait for its CPU. */
+#define POLL_NS (40 * NS_PER_US)
 /* Slice of a thread that waits for remote pages: where CPUs are short, a page is held up by the slices of all who
  * have to let go of it. */
 #define SLICE_NS (300 * NS_PER_US)
@@ -114,33 +114,21 @@ static void sleep_until(struct waiter *w, uint64_t deadline_ns)
 			FUTEX_BITSET_MATCH_ANY);
 }
 
-/* True when the yield let somebody else run for a while: then this CPU has better to do than to poll. */
-static bool yield_contended(uint64_t *now_ns)
-{
-	uint64_t before = clock_now_ns();
-
-	sched_yield();
-	*now_ns = clock_now_ns();
-	return *now_ns - before > CONTENDED_NS;
-}
-
 /* Until the waiter is finished or the deadline passes; without locks. */
 static void wait_for(struct dsm *d, struct waiter *w, uint64_t deadline_ns)
 {
 	static _Thread_local bool sliced;
 	uint64_t now = clock_now_ns(), poll_until = now + POLL_NS;
-	bool contended = false;
 
 	if (!sliced) {
 		thread_slice(SLICE_NS);
 		sliced = true;
 	}
 	drive_poller_enter(d);
-	while (still_waiting(w) && !contended && now < poll_until && now < deadline_ns) {
-		if (drive_poll(d))
-			now = clock_now_ns();
-		else if (still_waiting(w))
-			contended = yield_contended(&now);
+	while (still_waiting(w) && now < poll_until && now < deadline_ns) {
+		if (!drive_poll(d))
+			__builtin_ia32_pause();
+		now = clock_now_ns();
 	}
 	drive_poller_leave(d);
 	if (still_waiting(w))
@@ -151,10 +139,11 @@ static void wait_for(struct dsm *d, struct waiter *w, uint64_t deadline_ns)
 
 /*
  * An instruction that needs several pages may lose the first while it waits for the last; it asks again at
- * once.  The core then grants for longer.  Each thread remembers what it asked for lately.
+ * once.  The core then grants for longer.  Each thread remembers what it asked for lately.  A page that two nodes
+ * write in turns is asked for often too, but only after it was used for a while.
  */
 #define RECENT 8u
-#define RECENT_NS (2 * NS_PER_MS)
+#define AT_ONCE_NS (20 * NS_PER_US)
 #define RETRY_MAX 8u
 
 struct recent {
@@ -164,6 +153,7 @@ struct recent {
 	unsigned retry;
 };
 static _Thread_local struct recent recents[RECENT];
+static _Thread_local uint64_t last_end_ns; /* of this thread's last wait */
 
 static struct recent *recent_find(const struct dsm *d, gfn_t gfn, uint64_t now_ns)
 {
@@ -173,7 +163,7 @@ static struct recent *recent_find(const struct dsm *d, gfn_t gfn, uint64_t now_n
 		struct recent *r = &recents[i];
 
 		if (r->d == d && r->gfn == gfn) {
-			bool again = now_ns - r->granted_ns < RECENT_NS;
+			bool again = now_ns - last_end_ns < AT_ONCE_NS;
 
 			r->retry = !again ? 0 : r->retry < RETRY_MAX ? r->retry + 1 : RETRY_MAX;
 			return r;
@@ -264,7 +254,7 @@ int dsm_acquire(struct dsm *d, gfn_t gfn, enum dsm_right right, uint64_t deadlin
 	do
 		err = ask(d, &w, recent->retry, deadline_ns, &remote);
 	while (err == -EAGAIN);
-	recent->granted_ns = clock_now_ns();
+	last_end_ns = recent->granted_ns = clock_now_ns();
 	if (err)
 		return err;
 	if (remote)

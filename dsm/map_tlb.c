@@ -3,9 +3,9 @@
  * dsm/map_tlb.c - rights for users that cache host pointers themselves (the bt engine's TLB).
  *
  * What      A right is the byte in dsm.state.  To take one: lower the byte, then post the page to every
- *           reader.  Readers that are away get it in their queue and are not waited for; active ones own a
- *           share of a ticket, and whoever gives back its last share tells the core (UNMAPPED) from its own
- *           thread, so the answer to the peer leaves from there.  Nobody ever waits here.
+ *           reader that has looked at it.  Readers that are away get it in their queue and are not waited
+ *           for; active ones own a share of a ticket, and whoever gives back its last share tells the core
+ *           (UNMAPPED) from its own thread, so the answer to the peer leaves from there.  Nobody waits here.
  * Owns      Readers, their queues, tickets.
  * Threads   grant, revoke, written: under dsm.lock.  A reader's calls: its own thread; reader.lock guards what
  *           revokers write.  Drop callbacks run in the reader's thread without locks.
@@ -24,6 +24,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -44,6 +45,9 @@ struct ticket {
 
 struct tlb {
 	struct dsm_reader *readers; /* dsm.lock */
+	_Atomic uint8_t *holders;   /* [dsm.top]: marks of the readers that may have cached something of the page */
+	uint64_t top;
+	unsigned opened; /* readers ever; dsm.lock */
 	struct ticket *tickets;     /* [1 .. count] */
 	uint16_t free;
 	unsigned count;
@@ -51,6 +55,7 @@ struct tlb {
 
 struct dsm_reader {
 	struct dsm *d;
+	uint8_t mark; /* its bit in holders; the last bit is shared by all beyond the seventh */
 	struct dsm_reader *next; /* dsm.lock */
 	_Atomic uint32_t *kick;
 	_Atomic bool posted; /* something below waits; only a hint, the lock decides */
@@ -74,7 +79,11 @@ static int tlb_open(struct dsm *d, void **out)
 	m->count = drive_flights(d) + SYNCS;
 	ASSERT(m->count < UINT16_MAX);
 	m->tickets = calloc(m->count + 1, sizeof(*m->tickets));
-	if (!m->tickets) {
+	m->top = d->top;
+	m->holders = mmap(NULL, m->top, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (!m->tickets || m->holders == MAP_FAILED) {
+		free(m->tickets);
 		free(m);
 		return -ENOMEM;
 	}
@@ -91,6 +100,7 @@ static void tlb_close(void *map)
 	struct tlb *m = map;
 
 	ASSERT(!m->readers);
+	munmap((void *)m->holders, m->top);
 	free(m->tickets);
 	free(m);
 }
@@ -138,10 +148,25 @@ static void ticket_free(struct tlb *m, uint16_t i)
 	m->free = i;
 }
 
-/* True: no active reader has to let go.  The ticket is free again then. */
-static bool post_to_all(struct tlb *m, uint16_t t, gfn_t gfn, enum dsm_right right)
+/*
+ * The readers that may have cached something of gfn above `right`; those that lose all are forgotten.
+ * Sequentially consistent against dsm_reader_right, which marks first and reads the right then, while here the right
+ * was lowered before: either we see the mark, or the reader sees the lower right.
+ */
+static uint8_t holders_of(struct tlb *m, gfn_t gfn, enum dsm_right right)
 {
+	return right == DSM_NONE ? atomic_exchange(&m->holders[gfn], 0) :
+				   atomic_fetch_or(&m->holders[gfn], 0);
+}
+
+/* True: no active reader has to let go.  The ticket is free again then. */
+static bool post_to_holders(struct tlb *m, uint16_t t, gfn_t gfn, enum dsm_right right)
+{
+	uint8_t holders = holders_of(m, gfn, right);
+
 	for (struct dsm_reader *r = m->readers; r; r = r->next) {
+		if (!(holders & r->mark))
+			continue;
 		pthread_mutex_lock(&r->lock);
 		post(r, gfn, right);
 		if (r->active) {
@@ -162,7 +187,7 @@ static bool tlb_revoke(struct dsm *d, gfn_t gfn, uint32_t page, enum dsm_right r
 	struct tlb *m = d->map_data;
 
 	state_set(d, gfn, right);
-	return post_to_all(m, ticket_new(m, page), gfn, right);
+	return post_to_holders(m, ticket_new(m, page), gfn, right);
 }
 
 void dsm_readers_sync(struct dsm *d, gfn_t gfn, enum dsm_right right)
@@ -174,7 +199,7 @@ void dsm_readers_sync(struct dsm *d, gfn_t gfn, enum dsm_right right)
 	dsm_lock(d);
 	t = ticket_new(m, 0);
 	m->tickets[t].synced = &synced;
-	if (post_to_all(m, t, gfn, right))
+	if (post_to_holders(m, t, gfn, right))
 		atomic_store(&synced, 1);
 	dsm_unlock(d);
 	for (unsigned i = 0; i < 100 && !atomic_load(&synced); i++)
@@ -187,8 +212,12 @@ void dsm_readers_sync(struct dsm *d, gfn_t gfn, enum dsm_right right)
 static void tlb_written(struct dsm *d, gfn_t gfn)
 {
 	struct tlb *m = d->map_data;
+	/* Marks stay: a reader that has not polled yet still uses what it cached, so a revocation must find it. */
+	uint8_t holders = atomic_load(&m->holders[gfn]);
 
 	for (struct dsm_reader *r = m->readers; r; r = r->next) {
+		if (!(holders & r->mark))
+			continue;
 		pthread_mutex_lock(&r->lock);
 		post(r, gfn, DSM_NONE);
 		pthread_mutex_unlock(&r->lock);
@@ -225,11 +254,26 @@ int dsm_reader_open(struct dsm *d, _Atomic uint32_t *kick, struct dsm_reader **o
 	r->kick = kick;
 	pthread_mutex_init(&r->lock, NULL);
 	dsm_lock(d);
+	r->mark = (uint8_t)(1u << (m->opened < 7 ? m->opened : 7));
+	m->opened++;
 	r->next = m->readers;
 	m->readers = r;
 	dsm_unlock(d);
 	*out = r;
 	return 0;
+}
+
+/* Callers may have live SSE state that is not theirs (hv/bt/cpu.h). */
+__attribute__((target("general-regs-only"))) enum dsm_right
+dsm_reader_right(struct dsm_reader *r, gfn_t gfn)
+{
+	struct tlb *m = r->d->map_data;
+
+	if (gfn >= m->top)
+		return DSM_NONE;
+	if (!(atomic_load_explicit(&m->holders[gfn], memory_order_relaxed) & r->mark))
+		atomic_fetch_or(&m->holders[gfn], r->mark);
+	return dsm_right(r->d, gfn);
 }
 
 void dsm_reader_close(struct dsm_reader *r)

@@ -84,7 +84,8 @@ static void blk_close(struct hv_virtio_dev *d)
 static bool file_io(int fd, bool write, uint8_t *buf, size_t len, uint64_t offset)
 {
 	while (len) {
-		ssize_t n = write ? pwrite(fd, buf, len, (off_t)offset) : pread(fd, buf, len, (off_t)offset);
+		ssize_t n = write ? pwrite(fd, buf, len, (off_t)offset)
+				  : pread(fd, buf, len, (off_t)offset);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -108,11 +109,13 @@ static enum hv_blk_status move(struct hv_virtio_dev *d, const struct hv_blk_op *
 		size_t n = op->len - done < BOUNCE ? op->len - done : BOUNCE;
 		bool bad = false;
 
-		if (write && hv_virtq_chain_read(&b->chain, &d->mem, op->data_off + done, b->bounce, n, &bad) != n)
+		if (write && hv_virtq_chain_read(&b->chain, &d->mem, op->data_off + done, b->bounce,
+						 n, &bad) != n)
 			return HV_BLK_IOERR;
 		if (bad || !file_io(b->fd, write, b->bounce, n, op->offset + done))
 			return HV_BLK_IOERR;
-		if (!write && hv_virtq_chain_write(&b->chain, &d->mem, done, b->bounce, n, &bad) != n)
+		if (!write &&
+		    hv_virtq_chain_write(&b->chain, &d->mem, done, b->bounce, n, &bad) != n)
 			return HV_BLK_IOERR;
 		done += (uint32_t)n;
 	}

@@ -38,7 +38,9 @@ static void ioapic_write(struct hv_device *d, uint64_t addr, unsigned size, uint
 		hv_irq_send(d->slice, &fx.list[i]);
 }
 
-static const struct hv_device_ops ioapic_ops = { .name = "ioapic", .read = ioapic_read, .write = ioapic_write };
+static const struct hv_device_ops ioapic_ops = { .name = "ioapic",
+						 .read = ioapic_read,
+						 .write = ioapic_write };
 
 /* --- serial port -------------------------------------------------------------------------------------------------- */
 
@@ -68,11 +70,14 @@ static void serial_write(struct hv_device *d, uint64_t addr, unsigned size, uint
 	struct hv_serial_effects fx;
 
 	(void)size;
-	hv_serial_write(&d->slice->board.serial, (unsigned)(addr - HV_PORT_COM1), (uint8_t)value, &fx);
+	hv_serial_write(&d->slice->board.serial, (unsigned)(addr - HV_PORT_COM1), (uint8_t)value,
+			&fx);
 	serial_effects(d->slice, &fx);
 }
 
-static const struct hv_device_ops serial_ops = { .name = "serial", .read = serial_read, .write = serial_write };
+static const struct hv_device_ops serial_ops = { .name = "serial",
+						 .read = serial_read,
+						 .write = serial_write };
 
 void hv_board_input(struct hv_slice *s)
 {
@@ -96,7 +101,8 @@ void hv_board_input(struct hv_slice *s)
 
 static uint64_t guest_ns(struct hv_slice *s)
 {
-	return (uint64_t)((unsigned __int128)hv_clock_guest_tsc(&s->clock) * 1000000 / s->clock.tsc_khz);
+	return (uint64_t)((unsigned __int128)hv_clock_guest_tsc(&s->clock) * 1000000 /
+			  s->clock.tsc_khz);
 }
 
 static uint64_t pit_read(struct hv_device *d, uint64_t addr, unsigned size)
@@ -131,12 +137,15 @@ static void legacy_write(struct hv_device *d, uint64_t addr, unsigned size, uint
 		hv_slice_end(s, CC_END_POWEROFF, s->spec->self, NULL, "the guest powered off");
 		break;
 	case HV_LEGACY_RESET:
-		hv_slice_end(s, CC_END_POWEROFF, s->spec->self, NULL, "the guest asked for a reset");
+		hv_slice_end(s, CC_END_POWEROFF, s->spec->self, NULL,
+			     "the guest asked for a reset");
 		break;
 	}
 }
 
-static const struct hv_device_ops legacy_ops = { .name = "legacy", .read = legacy_read, .write = legacy_write };
+static const struct hv_device_ops legacy_ops = { .name = "legacy",
+						 .read = legacy_read,
+						 .write = legacy_write };
 
 /* -------------------------------------------------------------------------------------------------------------------- */
 
@@ -168,7 +177,8 @@ void hv_board_init(struct hv_slice *s)
 	hv_device_init(&b->serial_dev, s, &serial_ops);
 	hv_device_init(&b->pit_dev, s, &pit_ops);
 	hv_device_init(&b->legacy_dev, s, &legacy_ops);
-	hv_bus_add(s, HV_IO_MMIO, HV_IOAPIC_BASE, HV_IOAPIC_SIZE, BOARD_NODE, here ? &b->ioapic_dev : NULL);
+	hv_bus_add(s, HV_IO_MMIO, HV_IOAPIC_BASE, HV_IOAPIC_SIZE, BOARD_NODE,
+		   here ? &b->ioapic_dev : NULL);
 	add_ports(s, hv_pit_has_port, here ? &b->pit_dev : NULL);
 	add_ports(s, hv_legacy_has_port, here ? &b->legacy_dev : NULL);
 	for (unsigned i = 0; i < s->spec->devices; i++)
@@ -177,5 +187,6 @@ void hv_board_init(struct hv_slice *s)
 	if (serial_node == NODE_NONE)
 		return;
 	b->serial_here = serial_node == s->spec->self;
-	hv_bus_add(s, HV_IO_PORT, HV_PORT_COM1, HV_SERIAL_PORTS, serial_node, b->serial_here ? &b->serial_dev : NULL);
+	hv_bus_add(s, HV_IO_PORT, HV_PORT_COM1, HV_SERIAL_PORTS, serial_node,
+		   b->serial_here ? &b->serial_dev : NULL);
 }

@@ -18,7 +18,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-
 struct hv_bus_request {
 	struct hv_bus_request *next;
 	node_id from;
@@ -49,12 +48,13 @@ void hv_device_init(struct hv_device *d, struct hv_slice *s, const struct hv_dev
 	pthread_mutex_init(&d->lock, NULL);
 }
 
-void hv_bus_add(struct hv_slice *s, enum hv_io_space space, uint64_t first, uint64_t count, node_id node,
-		struct hv_device *device)
+void hv_bus_add(struct hv_slice *s, enum hv_io_space space, uint64_t first, uint64_t count,
+		node_id node, struct hv_device *device)
 {
 	ASSERT(s->bus.regions < HV_REGIONS_MAX);
-	s->bus.region[s->bus.regions++] =
-		(struct hv_region){ .space = space, .first = first, .count = count, .node = node, .device = device };
+	s->bus.region[s->bus.regions++] = (struct hv_region){
+		.space = space, .first = first, .count = count, .node = node, .device = device
+	};
 }
 
 static const struct hv_region *find(struct hv_slice *s, enum hv_io_space space, uint64_t addr)
@@ -74,7 +74,8 @@ static uint64_t ones(unsigned size)
 }
 
 /* Under the device's lock. */
-static uint64_t call(const struct hv_region *r, uint64_t addr, unsigned size, bool write, uint64_t data)
+static uint64_t call(const struct hv_region *r, uint64_t addr, unsigned size, bool write,
+		     uint64_t data)
 {
 	if (!write)
 		return r->device->ops->read(r->device, addr, size) & ones(size);
@@ -82,7 +83,8 @@ static uint64_t call(const struct hv_region *r, uint64_t addr, unsigned size, bo
 	return 0;
 }
 
-static bool call_fast(const struct hv_region *r, uint64_t addr, unsigned size, bool write, uint64_t data)
+static bool call_fast(const struct hv_region *r, uint64_t addr, unsigned size, bool write,
+		      uint64_t data)
 {
 	const struct hv_device_ops *ops = r->device->ops;
 
@@ -91,8 +93,8 @@ static bool call_fast(const struct hv_region *r, uint64_t addr, unsigned size, b
 
 /* --- to another node ------------------------------------------------------------------------------------------ */
 
-static int access_remote(struct hv_cpu *c, const struct hv_region *r, uint64_t addr, unsigned size, bool write,
-			 uint64_t *data)
+static int access_remote(struct hv_cpu *c, const struct hv_region *r, uint64_t addr, unsigned size,
+			 bool write, uint64_t *data)
 {
 	struct hv_slice *s = c->slice;
 	struct hv_msg m = { .kind = HV_MSG_IO };
@@ -183,7 +185,8 @@ void hv_bus_on_message(struct hv_slice *s, node_id from, const struct hv_msg *ms
 		pthread_mutex_unlock(&r->device->lock);
 		answer(s, from, msg->io.id, data);
 	} else {
-		defer(s, from, msg); /* its holder may wait for memory, hence for this very thread */
+		defer(s, from,
+		      msg); /* its holder may wait for memory, hence for this very thread */
 	}
 }
 
@@ -212,7 +215,8 @@ void hv_bus_serve(struct hv_slice *s)
 
 /* --------------------------------------------------------------------------------------------------------------- */
 
-int hv_bus_access(struct hv_cpu *c, enum hv_io_space space, uint64_t addr, unsigned size, bool write, uint64_t *data)
+int hv_bus_access(struct hv_cpu *c, enum hv_io_space space, uint64_t addr, unsigned size,
+		  bool write, uint64_t *data)
 {
 	const struct hv_region *r = find(c->slice, space, addr);
 	uint64_t answer_data;

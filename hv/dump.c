@@ -33,7 +33,9 @@ static bool walk(struct hv_cpu *c, const struct hv_cpu_state *st, gva_t va, gpa_
 	bool wide = st->cr4 & CR4_PAE;
 	unsigned bits = wide ? 9 : 10, size = wide ? 8 : 4;
 	int level = st->efer & EFER_LMA ? 4 : wide ? 3 : 2;
-	gpa_t table = st->cr3 & (st->efer & EFER_LMA ? 0x000ffffffffff000ull : wide ? 0xffffffe0ull : 0xfffff000ull);
+	gpa_t table = st->cr3 & (st->efer & EFER_LMA ? 0x000ffffffffff000ull
+				 : wide              ? 0xffffffe0ull
+						     : 0xfffff000ull);
 
 	*out = va;
 	if (!(st->cr0 & CR0_PG))
@@ -42,7 +44,8 @@ static bool walk(struct hv_cpu *c, const struct hv_cpu_state *st, gva_t va, gpa_
 		unsigned shift = PAGE_SHIFT + bits * (unsigned)(level - 1);
 		uint64_t pte = 0;
 
-		if (!read_guest(c, table + ((va >> shift) & ((1u << bits) - 1)) * size, &pte, size) ||
+		if (!read_guest(c, table + ((va >> shift) & ((1u << bits) - 1)) * size, &pte,
+				size) ||
 		    !(pte & PTE_PRESENT))
 			return false;
 		table = pte & (wide ? 0x000ffffffffff000ull : 0xfffff000ull);
@@ -56,7 +59,8 @@ static bool walk(struct hv_cpu *c, const struct hv_cpu_state *st, gva_t va, gpa_
 	return false;
 }
 
-static size_t read_code(struct hv_cpu *c, const struct hv_cpu_state *st, gva_t va, uint8_t *buf, size_t len)
+static size_t read_code(struct hv_cpu *c, const struct hv_cpu_state *st, gva_t va, uint8_t *buf,
+			size_t len)
 {
 	size_t done = 0;
 
@@ -84,11 +88,13 @@ static void print_code(FILE *f, struct hv_cpu *c, const struct hv_cpu_state *st)
 	if (!len)
 		fprintf(f, "  code at 0x%llx cannot be read\n", (unsigned long long)at);
 	for (unsigned i = 0; i < INSTRUCTIONS && pos < len; i++) {
-		ZydisMachineMode mode = wide ? ZYDIS_MACHINE_MODE_LONG_64 :
-					is32 ? ZYDIS_MACHINE_MODE_LONG_COMPAT_32 : ZYDIS_MACHINE_MODE_REAL_16;
+		ZydisMachineMode mode = wide   ? ZYDIS_MACHINE_MODE_LONG_64
+					: is32 ? ZYDIS_MACHINE_MODE_LONG_COMPAT_32
+					       : ZYDIS_MACHINE_MODE_REAL_16;
 
 		fprintf(f, "  %016llx ", (unsigned long long)(at + pos));
-		if (!ZYAN_SUCCESS(ZydisDisassembleIntel(mode, at + pos, code + pos, len - pos, &insn))) {
+		if (!ZYAN_SUCCESS(
+			    ZydisDisassembleIntel(mode, at + pos, code + pos, len - pos, &insn))) {
 			for (size_t k = pos; k < len && k < pos + 15; k++)
 				fprintf(f, " %02x", code[k]);
 			fprintf(f, "\n");
@@ -106,22 +112,25 @@ static void print_code(FILE *f, struct hv_cpu *c, const struct hv_cpu_state *st)
 
 static void print_registers(FILE *f, const struct hv_cpu_state *st)
 {
-	static const char *const gpr[16] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
-					     "r8 ", "r9 ", "r10", "r11", "r12", "r13", "r14", "r15" };
+	static const char *const gpr[16] = {
+		"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+		"r8 ", "r9 ", "r10", "r11", "r12", "r13", "r14", "r15"
+	};
 	static const char *const seg[6] = { "es", "cs", "ss", "ds", "fs", "gs" };
 
 	for (unsigned i = 0; i < 16; i++)
-		fprintf(f, "%s%s %016llx%s", i % 4 ? " " : "  ", gpr[i], (unsigned long long)st->gpr[i],
-			i % 4 == 3 ? "\n" : "");
-	fprintf(f, "  rip %016llx flags %08llx\n", (unsigned long long)st->rip, (unsigned long long)st->rflags);
+		fprintf(f, "%s%s %016llx%s", i % 4 ? " " : "  ", gpr[i],
+			(unsigned long long)st->gpr[i], i % 4 == 3 ? "\n" : "");
+	fprintf(f, "  rip %016llx flags %08llx\n", (unsigned long long)st->rip,
+		(unsigned long long)st->rflags);
 	fprintf(f, "  cr0 %llx cr2 %llx cr3 %llx cr4 %llx efer %llx\n", (unsigned long long)st->cr0,
-		(unsigned long long)st->cr2, (unsigned long long)st->cr3, (unsigned long long)st->cr4,
-		(unsigned long long)st->efer);
+		(unsigned long long)st->cr2, (unsigned long long)st->cr3,
+		(unsigned long long)st->cr4, (unsigned long long)st->efer);
 	for (unsigned i = 0; i < 6; i++)
 		fprintf(f, "  %s %04x base %llx limit %x attr %04x\n", seg[i], st->seg[i].sel,
 			(unsigned long long)st->seg[i].base, st->seg[i].limit, st->seg[i].attr);
-	fprintf(f, "  gdt %llx:%x idt %llx:%x tr %04x\n", (unsigned long long)st->gdt_base, st->gdt_limit,
-		(unsigned long long)st->idt_base, st->idt_limit, st->tr.sel);
+	fprintf(f, "  gdt %llx:%x idt %llx:%x tr %04x\n", (unsigned long long)st->gdt_base,
+		st->gdt_limit, (unsigned long long)st->idt_base, st->idt_limit, st->tr.sel);
 }
 
 char *hv_dump(struct hv_cpu *c)

@@ -65,7 +65,8 @@ static bool exit_hlt(struct hv_cpu *c, struct hv_exit *e)
 static bool exit_shutdown(struct hv_cpu *c, struct hv_exit *e)
 {
 	(void)e;
-	hv_slice_end(c->slice, CC_END_CRASH, c->slice->spec->self, hv_dump(c), "vCPU %u: triple fault", c->id);
+	hv_slice_end(c->slice, CC_END_CRASH, c->slice->spec->self, hv_dump(c),
+		     "vCPU %u: triple fault", c->id);
 	return false;
 }
 
@@ -80,16 +81,16 @@ static bool exit_lost(struct hv_cpu *c, struct hv_exit *e)
 {
 	(void)e;
 	/* Whoever ended the memory has said why before; this is for the case that nobody has. */
-	hv_slice_end(c->slice, CC_END_ERROR, c->slice->spec->self, NULL, "vCPU %u: guest memory cannot be had",
-		     c->id);
+	hv_slice_end(c->slice, CC_END_ERROR, c->slice->spec->self, NULL,
+		     "vCPU %u: guest memory cannot be had", c->id);
 	return false;
 }
 
 static bool (*const handlers[])(struct hv_cpu *c, struct hv_exit *e) = {
-	[HV_EXIT_KICKED] = exit_nothing,     [HV_EXIT_MMIO] = exit_mmio,
-	[HV_EXIT_PIO] = exit_pio,	     [HV_EXIT_MSR] = exit_msr,
-	[HV_EXIT_HLT] = exit_hlt,	     [HV_EXIT_IRQ_WINDOW] = exit_nothing,
-	[HV_EXIT_SHUTDOWN] = exit_shutdown,  [HV_EXIT_LOST] = exit_lost,
+	[HV_EXIT_KICKED] = exit_nothing,    [HV_EXIT_MMIO] = exit_mmio,
+	[HV_EXIT_PIO] = exit_pio,           [HV_EXIT_MSR] = exit_msr,
+	[HV_EXIT_HLT] = exit_hlt,           [HV_EXIT_IRQ_WINDOW] = exit_nothing,
+	[HV_EXIT_SHUTDOWN] = exit_shutdown, [HV_EXIT_LOST] = exit_lost,
 	[HV_EXIT_ERROR] = exit_error,
 };
 

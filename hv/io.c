@@ -32,7 +32,8 @@ static void io_sleep(struct hv_slice *s, uint64_t timeout_ns)
 
 	if (!atomic_compare_exchange_strong(&s->io.word, &none, IO_ASLEEP))
 		return; /* there is work */
-	syscall(SYS_futex, &s->io.word, FUTEX_WAIT_PRIVATE, IO_ASLEEP, timeout_ns ? &ts : NULL, NULL, 0);
+	syscall(SYS_futex, &s->io.word, FUTEX_WAIT_PRIVATE, IO_ASLEEP, timeout_ns ? &ts : NULL,
+		NULL, 0);
 	atomic_fetch_and(&s->io.word, ~IO_ASLEEP);
 }
 

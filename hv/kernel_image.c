@@ -194,8 +194,8 @@ static int unpack_lz4(const uint8_t *data, size_t len, struct grow *g)
 			if (err)
 				return err;
 		}
-		n = LZ4_decompress_safe((const char *)data + pos, (char *)g->data + g->len, (int)packed,
-					(int)LZ4_CHUNK);
+		n = LZ4_decompress_safe((const char *)data + pos, (char *)g->data + g->len,
+					(int)packed, (int)LZ4_CHUNK);
 		if (n < 0)
 			return -EINVAL;
 		pos += packed;

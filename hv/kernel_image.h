@@ -30,6 +30,7 @@ MUST_CHECK int hv_file_read(const char *path, struct hv_bytes *out);
  * their magic.  `len` may include the kernel build's trailing 4 bytes with the unpacked size.
  * -ENOTSUP: another format; -EINVAL: damaged; -EFBIG; -ENOMEM.  *format names what it was, set on every return.
  */
-MUST_CHECK int hv_kernel_unpack(const uint8_t *data, size_t len, struct hv_bytes *out, const char **format);
+MUST_CHECK int hv_kernel_unpack(const uint8_t *data, size_t len, struct hv_bytes *out,
+				const char **format);
 
 #endif

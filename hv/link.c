@@ -94,7 +94,8 @@ bool hv_link_flush(struct hv_slice *s)
 	for (unsigned n = 0; n < s->spec->nodes; n++) {
 		struct hv_link_queued *q;
 
-		while ((q = s->link.head[n]) && send_now(s, (node_id)n, q->body, q->len) != -EAGAIN) {
+		while ((q = s->link.head[n]) &&
+		       send_now(s, (node_id)n, q->body, q->len) != -EAGAIN) {
 			s->link.head[n] = q->next;
 			if (!q->next)
 				s->link.tail[n] = &s->link.head[n];
@@ -139,11 +140,16 @@ static void on_addr(struct hv_slice *s, node_id from, const struct hv_msg *msg)
 	pthread_mutex_unlock(&s->addr_lock);
 }
 
-static void (*const handlers[HV_MSG_KINDS])(struct hv_slice *s, node_id from, const struct hv_msg *msg) = {
-	[HV_MSG_IPI] = on_ipi,		      [HV_MSG_ADDR] = on_addr,
-	[HV_MSG_PULSE] = on_pulse,	      [HV_MSG_EOI] = on_eoi,
-	[HV_MSG_IO] = hv_bus_on_message,      [HV_MSG_IO_DONE] = hv_bus_on_message,
-	[HV_MSG_PROBE] = hv_clock_on_message, [HV_MSG_CLOCK] = hv_clock_on_message,
+static void (*const handlers[HV_MSG_KINDS])(struct hv_slice *s, node_id from,
+					    const struct hv_msg *msg) = {
+	[HV_MSG_IPI] = on_ipi,
+	[HV_MSG_ADDR] = on_addr,
+	[HV_MSG_PULSE] = on_pulse,
+	[HV_MSG_EOI] = on_eoi,
+	[HV_MSG_IO] = hv_bus_on_message,
+	[HV_MSG_IO_DONE] = hv_bus_on_message,
+	[HV_MSG_PROBE] = hv_clock_on_message,
+	[HV_MSG_CLOCK] = hv_clock_on_message,
 };
 
 void hv_link_on_message(void *slice, node_id from, const struct ic_msg *msg)
@@ -151,7 +157,8 @@ void hv_link_on_message(void *slice, node_id from, const struct ic_msg *msg)
 	struct hv_slice *s = slice;
 	struct hv_msg m;
 
-	if (msg->data_len || from >= s->spec->nodes || !hv_msg_decode(msg->body, msg->body_len, &m)) {
+	if (msg->data_len || from >= s->spec->nodes ||
+	    !hv_msg_decode(msg->body, msg->body_len, &m)) {
 		hv_count(&s->refused);
 		return;
 	}

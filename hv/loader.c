@@ -127,7 +127,8 @@ static int make_acpi(struct hv_slice *s, struct hv_loader *l, char text[static H
 
 	for (unsigned i = 0; i < spec->ranges; i++)
 		mem[i] = (struct hv_acpi_mem){ spec->range[i].first << PAGE_SHIFT,
-					       spec->range[i].count << PAGE_SHIFT, spec->range[i].node };
+					       spec->range[i].count << PAGE_SHIFT,
+					       spec->range[i].node };
 	l->acpi = calloc(1, HV_ACPI_SIZE);
 	if (!l->acpi)
 		return -ENOMEM;
@@ -161,7 +162,8 @@ static int plan(struct hv_slice *s, struct hv_loader *l, char text[static HV_TEX
 	in->elf = (struct hv_boot_bytes){ l->elf.data, l->elf.len };
 	in->cmdline = l->cmdline;
 	if (l->initrd.data)
-		in->modules[in->modules_count++] = (struct hv_boot_bytes){ l->initrd.data, l->initrd.len };
+		in->modules[in->modules_count++] =
+			(struct hv_boot_bytes){ l->initrd.data, l->initrd.len };
 	ram_of_spec(spec, in);
 	in->rsdp = HV_ACPI_START;
 	if (!hv_boot_make(in, &l->plan, &why)) {
@@ -197,13 +199,14 @@ int hv_loader_open(struct hv_slice *s, struct hv_loader **out, char text[static 
 	return 0;
 }
 
-static int write_bytes(struct hv_slice *s, gpa_t gpa, const uint8_t *bytes, uint64_t len, char text[static HV_TEXT_MAX])
+static int write_bytes(struct hv_slice *s, gpa_t gpa, const uint8_t *bytes, uint64_t len,
+		       char text[static HV_TEXT_MAX])
 {
 	int err = dsm_copy_out(s->dsm, gpa, bytes, len, clock_now_ns() + WRITE_TIMEOUT_NS);
 
 	if (err)
-		snprintf(text, HV_TEXT_MAX, "cannot write guest memory at 0x%llx: %s", (unsigned long long)gpa,
-			 strerror(-err));
+		snprintf(text, HV_TEXT_MAX, "cannot write guest memory at 0x%llx: %s",
+			 (unsigned long long)gpa, strerror(-err));
 	return err;
 }
 

@@ -42,7 +42,8 @@ void hv_slice_progress(struct hv_slice *s, const char *fmt, ...)
 
 /* --- the end ------------------------------------------------------------------------------------------------------ */
 
-void hv_slice_end(struct hv_slice *s, enum cc_end reason, node_id node, char *dump, const char *fmt, ...)
+void hv_slice_end(struct hv_slice *s, enum cc_end reason, node_id node, char *dump, const char *fmt,
+		  ...)
 {
 	va_list ap;
 
@@ -133,8 +134,8 @@ static int up_fabric(struct hv_slice *s, char *text)
 	memcpy(cfg.key, s->spec->vm_key, sizeof(cfg.key));
 	err = ic_open(&cfg, &s->fabric);
 	if (err) {
-		snprintf(text, HV_TEXT_MAX, "fabric %s on %s: %s", s->spec->fabric_backend, s->spec->fabric_listen,
-			 strerror(-err));
+		snprintf(text, HV_TEXT_MAX, "fabric %s on %s: %s", s->spec->fabric_backend,
+			 s->spec->fabric_listen, strerror(-err));
 		return err;
 	}
 	ic_set_handler(s->fabric, IC_PORT_HV, (struct ic_handler){ hv_link_on_message, s });
@@ -202,7 +203,8 @@ static int up_memory(struct hv_slice *s, char *text)
 	if (err)
 		snprintf(text, HV_TEXT_MAX, "guest memory: %s", strerror(-err));
 	else
-		hv_slice_progress(s, "memory ready, %llu MiB here", (unsigned long long)share_bytes(s) >> 20);
+		hv_slice_progress(s, "memory ready, %llu MiB here",
+				  (unsigned long long)share_bytes(s) >> 20);
 	return err;
 }
 
@@ -236,9 +238,11 @@ static void down_vm(struct hv_slice *s)
 
 static void down_devices(struct hv_slice *s)
 {
-	for (unsigned i = 0; i < s->virtio_slots; i++)
+	for (unsigned i = 0; i < s->virtio_slots; i++) {
 		if (s->virtio[i])
 			hv_virtio_close(s->virtio[i]);
+		s->virtio[i] = NULL;
+	}
 }
 
 static int up_devices(struct hv_slice *s, char *text)
@@ -263,7 +267,8 @@ static int up_devices(struct hv_slice *s, char *text)
 			down_devices(s);
 			return err;
 		}
-		hv_bus_add(s, HV_IO_MMIO, HV_VIRTIO_BASE + (uint64_t)slot * HV_VIRTIO_STRIDE, HV_VIRTIO_STRIDE, d->node,
+		hv_bus_add(s, HV_IO_MMIO, HV_VIRTIO_BASE + (uint64_t)slot * HV_VIRTIO_STRIDE,
+			   HV_VIRTIO_STRIDE, d->node,
 			   s->virtio[slot] ? &s->virtio[slot]->dev : NULL);
 		s->virtio_slots++;
 	}
@@ -273,9 +278,11 @@ static int up_devices(struct hv_slice *s, char *text)
 static void down_cpus(struct hv_slice *s)
 {
 	hv_timer_stop(s);
-	for (unsigned v = 0; v < s->spec->vcpus; v++)
+	for (unsigned v = 0; v < s->spec->vcpus; v++) {
 		if (s->cpu[v])
 			hv_cpu_close(s->cpu[v]);
+		s->cpu[v] = NULL;
+	}
 }
 
 static int up_cpus(struct hv_slice *s, char *text)
@@ -325,8 +332,8 @@ static const struct step {
 	{ "kernel", up_kernel, down_kernel },
 };
 
-int hv_slice_prepare(const struct cc_vm_spec *spec, const struct hv_slice_sink *sink, struct hv_slice **out,
-		     char text[static HV_TEXT_MAX])
+int hv_slice_prepare(const struct cc_vm_spec *spec, const struct hv_slice_sink *sink,
+		     struct hv_slice **out, char text[static HV_TEXT_MAX])
 {
 	struct hv_slice *s = calloc(1, sizeof(*s));
 
@@ -368,8 +375,8 @@ static int join_all(struct hv_slice *s, const struct cc_connect *all, char text[
 		int err = n == s->spec->self ? 0 : ic_join(s->fabric, (node_id)n, all->address[n]);
 
 		if (err) {
-			snprintf(text, HV_TEXT_MAX, "node %s at %s: %s", s->spec->node_name[n], all->address[n],
-				 strerror(-err));
+			snprintf(text, HV_TEXT_MAX, "node %s at %s: %s", s->spec->node_name[n],
+				 all->address[n], strerror(-err));
 			return err;
 		}
 	}
@@ -381,7 +388,8 @@ static int join_all(struct hv_slice *s, const struct cc_connect *all, char text[
 			return -EPIPE;
 		}
 		if (clock_now_ns() > deadline) {
-			snprintf(text, HV_TEXT_MAX, "only %u of %u other nodes joined within %llu s", up,
+			snprintf(text, HV_TEXT_MAX,
+				 "only %u of %u other nodes joined within %llu s", up,
 				 s->spec->nodes - 1, JOIN_TIMEOUT_NS / NS_PER_S);
 			return -ETIMEDOUT;
 		}
@@ -405,12 +413,14 @@ static int threads_start(struct hv_slice *s, char text[static HV_TEXT_MAX])
 	return err;
 }
 
-int hv_slice_connect(struct hv_slice *s, const struct cc_connect *all, char text[static HV_TEXT_MAX])
+int hv_slice_connect(struct hv_slice *s, const struct cc_connect *all,
+		     char text[static HV_TEXT_MAX])
 {
 	int err = 0;
 
 	if (s->multi && all->nodes != s->spec->nodes) {
-		snprintf(text, HV_TEXT_MAX, "%u addresses for %u nodes", all->nodes, s->spec->nodes);
+		snprintf(text, HV_TEXT_MAX, "%u addresses for %u nodes", all->nodes,
+			 s->spec->nodes);
 		return -EINVAL;
 	}
 	if (s->multi)
@@ -466,18 +476,23 @@ void hv_slice_close(struct hv_slice *s)
 /* --- statistics ---------------------------------------------------------------------------------------------------- */
 
 static const char *const exit_names[] = {
-	[HV_EXIT_KICKED] = "kicked", [HV_EXIT_MMIO] = "mmio",		  [HV_EXIT_PIO] = "pio",
-	[HV_EXIT_MSR] = "msr",	     [HV_EXIT_HLT] = "hlt",		  [HV_EXIT_IRQ_WINDOW] = "irq-window",
-	[HV_EXIT_SHUTDOWN] = "shutdown", [HV_EXIT_LOST] = "lost",	  [HV_EXIT_ERROR] = "error",
+	[HV_EXIT_KICKED] = "kicked",     [HV_EXIT_MMIO] = "mmio",
+	[HV_EXIT_PIO] = "pio",           [HV_EXIT_MSR] = "msr",
+	[HV_EXIT_HLT] = "hlt",           [HV_EXIT_IRQ_WINDOW] = "irq-window",
+	[HV_EXIT_SHUTDOWN] = "shutdown", [HV_EXIT_LOST] = "lost",
+	[HV_EXIT_ERROR] = "error",
 };
 
 void hv_slice_stats(struct hv_slice *s, struct cc_stats *out)
 {
-	struct cc_stats st = { .node = s->spec->self, .memory_bytes = share_bytes(s), .engine = s->engine->name };
+	struct cc_stats st = { .node = s->spec->self,
+			       .memory_bytes = share_bytes(s),
+			       .engine = s->engine->name };
 	struct dsm_stats mem;
 	struct ic_stats net = { 0 };
 
-	STATIC_ASSERT(CC_HOT_PAGES == DSM_HOT_PAGES && CC_LAT_BUCKETS == DSM_LAT_BUCKETS, "as in struct dsm_stats");
+	STATIC_ASSERT(CC_HOT_PAGES == DSM_HOT_PAGES && CC_LAT_BUCKETS == DSM_LAT_BUCKETS,
+		      "as in struct dsm_stats");
 	dsm_stats(s->dsm, &mem);
 	if (s->fabric)
 		ic_stats(s->fabric, &net);
@@ -525,8 +540,10 @@ void hv_slice_stats_print(struct hv_slice *s, FILE *to)
 		fprintf(to, "vcpu %u:", v);
 		for (unsigned i = 0; i < ARRAY_LEN(exit_names); i++)
 			if (atomic_load(&c->exits[i]))
-				fprintf(to, " %s %llu", exit_names[i], (unsigned long long)atomic_load(&c->exits[i]));
-		fprintf(to, " injected %llu sleeps %llu\n", (unsigned long long)atomic_load(&c->injected),
+				fprintf(to, " %s %llu", exit_names[i],
+					(unsigned long long)atomic_load(&c->exits[i]));
+		fprintf(to, " injected %llu sleeps %llu\n",
+			(unsigned long long)atomic_load(&c->injected),
 			(unsigned long long)atomic_load(&c->sleeps));
 	}
 }

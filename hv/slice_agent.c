@@ -118,7 +118,9 @@ static void on_stop(struct front *f)
 static int on_message(struct front *f, struct cc_msg *m)
 {
 	if (!f->slice)
-		return m->type == CC_MSG_PREPARE ? on_prepare(f, m) : m->type == CC_MSG_STOP ? 1 : -EPROTO;
+		return m->type == CC_MSG_PREPARE ? on_prepare(f, m)
+		       : m->type == CC_MSG_STOP  ? 1
+						 : -EPROTO;
 	switch (m->type) {
 	case CC_MSG_CONNECT:
 		return f->joining ? -EPROTO : on_connect(f, m);

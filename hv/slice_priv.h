@@ -38,16 +38,16 @@ struct hv_link_queued; /* a message that met back-pressure */
 struct hv_link {
 	pthread_mutex_t lock;
 	struct hv_link_queued *head[NODES_MAX], **tail[NODES_MAX]; /* lock */
-	_Atomic uint32_t queued;				    /* messages in all queues */
+	_Atomic uint32_t queued;                                   /* messages in all queues */
 };
 
 /* --- time.c: one guest TSC ------------------------------------------------------------------------------------ */
 struct hv_clock {
-	uint64_t tsc_khz;      /* of this host; of the VM, since they must agree */
-	uint64_t offset;       /* guest TSC = host TSC + offset; set before RUN */
-	uint8_t boot_id[16];   /* of this host's kernel */
-	_Atomic uint32_t seq;  /* futex: last probe that was answered */
-	uint64_t answer_host;  /* host TSC when the answer came; written before seq */
+	uint64_t tsc_khz;     /* of this host; of the VM, since they must agree */
+	uint64_t offset;      /* guest TSC = host TSC + offset; set before RUN */
+	uint8_t boot_id[16];  /* of this host's kernel */
+	_Atomic uint32_t seq; /* futex: last probe that was answered */
+	uint64_t answer_host; /* host TSC when the answer came; written before seq */
 	struct hv_msg answer;
 };
 
@@ -55,16 +55,16 @@ struct hv_clock {
 struct hv_timer {
 	pthread_t thread;
 	bool runs;
-	_Atomic uint32_t word;	    /* futex: changes when the thread must look again */
-	_Atomic uint64_t wakes_at;  /* ns the thread sleeps until; 0: awake */
+	_Atomic uint32_t word;     /* futex: changes when the thread must look again */
+	_Atomic uint64_t wakes_at; /* ns the thread sleeps until; 0: awake */
 };
 
 /* --- vcpu.c ----------------------------------------------------------------------------------------------------- */
 /* What others want of a vCPU; any thread writes, the vCPU's own reads. */
 struct hv_mailbox {
 	_Atomic uint64_t edge[4], level[4]; /* vectors to deliver */
-	_Atomic uint32_t flags;		    /* MAIL_* and the SIPI vector */
-	_Atomic uint32_t word;		    /* futex: WORD_* */
+	_Atomic uint32_t flags;             /* MAIL_* and the SIPI vector */
+	_Atomic uint32_t word;              /* futex: WORD_* */
 };
 #define MAIL_NMI 0x100u
 #define MAIL_INIT 0x200u
@@ -83,7 +83,7 @@ struct hv_cpu {
 	/* its own thread only */
 	struct hv_lapic lapic;
 	struct hv_cpu_state reset; /* as the engine opened it */
-	uint64_t deadline_tsc;	   /* guest TSC of the LAPIC timer, 0: none */
+	uint64_t deadline_tsc;     /* guest TSC of the LAPIC timer, 0: none */
 	bool halted;
 	/* the timer thread reads */
 	_Atomic uint64_t deadline_ns; /* while in the engine: kick at; else HV_NEVER */
@@ -127,7 +127,7 @@ struct hv_bus {
 	unsigned regions;
 	pthread_mutex_t lock;
 	struct hv_bus_request *head, **tail; /* lock */
-	_Atomic uint64_t remote;	     /* accesses that another node served */
+	_Atomic uint64_t remote;             /* accesses that another node served */
 };
 
 /* --- board.c: the fixed devices, all on node 0 --------------------------------------------------------------------- */
@@ -136,7 +136,7 @@ struct hv_board {
 	pthread_mutex_t ioapic_lock;
 	struct hv_ioapic ioapic; /* ioapic_lock */
 	struct hv_serial serial; /* serial_dev.lock */
-	struct hv_pit pit;	 /* pit_dev.lock */
+	struct hv_pit pit;       /* pit_dev.lock */
 	struct hv_legacy legacy; /* legacy_dev.lock */
 	bool serial_here;
 };
@@ -150,8 +150,8 @@ struct hv_ring {
 struct hv_console {
 	pthread_mutex_t lock;
 	struct hv_ring out, in; /* lock */
-	uint64_t dropped;	/* lock: output that did not fit */
-	bool any;		/* io thread: the first byte was reported */
+	uint64_t dropped;       /* lock: output that did not fit */
+	bool any;               /* io thread: the first byte was reported */
 };
 
 /* --- io.c: the thread behind the devices ----------------------------------------------------------------------------- */
@@ -177,8 +177,8 @@ struct hv_virtio_dev {
 	struct hv_device dev;
 	const struct hv_backend_ops *backend;
 	struct hv_virtio_mmio *mmio; /* the back end's; dev.lock */
-	void *state;		     /* the back end's */
-	uint64_t base; /* of its registers */
+	void *state;                 /* the back end's */
+	uint64_t base;               /* of its registers */
 	unsigned gsi;
 	struct hv_guest_mem mem;
 	_Atomic bool work; /* serve is due */
@@ -193,7 +193,7 @@ struct hv_slice {
 	const struct cc_vm_spec *spec; /* borrowed */
 	struct hv_slice_sink sink;
 	unsigned steps; /* that prepare and connect have done: slice.c */
-	bool multi;	/* more than one node */
+	bool multi;     /* more than one node */
 
 	struct ic_fabric *fabric;
 	struct dsm *dsm;
@@ -204,10 +204,10 @@ struct hv_slice {
 	struct hv_cpu *cpu[VCPUS_MAX]; /* NULL: on another node */
 	struct hv_loader *loader;      /* node 0 only */
 
-	_Atomic uint32_t phase;	   /* futex: enum hv_phase */
+	_Atomic uint32_t phase;    /* futex: enum hv_phase */
 	_Atomic uint32_t peers_up; /* futex */
 	_Atomic bool end_claimed;  /* somebody fills ended */
-	_Atomic bool end_known;	   /* ended is filled */
+	_Atomic bool end_known;    /* ended is filled */
 	struct cc_ended ended;
 	char end_text[HV_TEXT_MAX];
 	char *end_dump;
@@ -225,7 +225,7 @@ struct hv_slice {
 
 	/* routing: written by HV_MSG_ADDR and by local vCPUs, read by whoever sends */
 	pthread_mutex_t gate; /* held around every handler of the fabric */
-	bool deaf;	      /* gate: the slice is closing, messages are dropped */
+	bool deaf;            /* gate: the slice is closing, messages are dropped */
 	pthread_mutex_t addr_lock;
 	struct hv_lapic_addr addr[VCPUS_MAX]; /* addr_lock */
 	_Atomic uint64_t ipis_out, ipis_in, refused;
@@ -241,9 +241,10 @@ static inline bool hv_slice_ending(struct hv_slice *s)
 }
 /* Ends the whole VM as far as this slice goes; the first caller's reason counts.  Any thread, does not block.
  * dump: malloc'd lines or NULL, taken over. */
-void hv_slice_end(struct hv_slice *s, enum cc_end reason, node_id node, char *dump, const char *fmt, ...)
-	__attribute__((format(printf, 5, 6)));
-void hv_slice_progress(struct hv_slice *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void hv_slice_end(struct hv_slice *s, enum cc_end reason, node_id node, char *dump, const char *fmt,
+		  ...) __attribute__((format(printf, 5, 6)));
+void hv_slice_progress(struct hv_slice *s, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
 
 /* link.c */
 void hv_link_init(struct hv_slice *s);
@@ -275,9 +276,10 @@ void hv_timer_armed(struct hv_slice *s, uint64_t deadline_ns);
 MUST_CHECK int hv_cpu_open(struct hv_slice *s, unsigned id, struct hv_cpu **out);
 /* Its first state, and its thread, parked until RUN.  regs: of the boot processor, else NULL.  The clock is known. */
 MUST_CHECK int hv_cpu_start(struct hv_cpu *c, const struct hv_boot_regs *regs);
-void hv_cpu_close(struct hv_cpu *c);	       /* joins the thread; the slice is ending */
-void hv_cpu_post(struct hv_cpu *c, const struct hv_msg *ipi); /* HV_MSG_IPI, for this vCPU.  Any thread. */
-void hv_cpu_kick(struct hv_cpu *c);			      /* Any thread. */
+void hv_cpu_close(struct hv_cpu *c); /* joins the thread; the slice is ending */
+void hv_cpu_post(struct hv_cpu *c,
+		 const struct hv_msg *ipi); /* HV_MSG_IPI, for this vCPU.  Any thread. */
+void hv_cpu_kick(struct hv_cpu *c);         /* Any thread. */
 /* Performs what a step of its LAPIC wants.  Its thread. */
 void hv_cpu_effects(struct hv_cpu *c, const struct hv_lapic_effects *fx);
 
@@ -294,11 +296,11 @@ void hv_irq_eoi(struct hv_slice *s, uint8_t vector); /* any thread */
 /* bus.c */
 void hv_bus_init(struct hv_slice *s);
 void hv_bus_fini(struct hv_slice *s);
-void hv_bus_add(struct hv_slice *s, enum hv_io_space space, uint64_t first, uint64_t count, node_id node,
-		struct hv_device *device);
+void hv_bus_add(struct hv_slice *s, enum hv_io_space space, uint64_t first, uint64_t count,
+		node_id node, struct hv_device *device);
 /* One access of a vCPU.  Read: *data is the answer.  -EPIPE: the VM is ending.  The vCPU's thread; may block. */
-MUST_CHECK int hv_bus_access(struct hv_cpu *c, enum hv_io_space space, uint64_t addr, unsigned size, bool write,
-			     uint64_t *data);
+MUST_CHECK int hv_bus_access(struct hv_cpu *c, enum hv_io_space space, uint64_t addr, unsigned size,
+			     bool write, uint64_t *data);
 void hv_bus_on_message(struct hv_slice *s, node_id from, const struct hv_msg *msg);
 void hv_bus_serve(struct hv_slice *s); /* io thread: requests of peers that found a device busy */
 void hv_device_init(struct hv_device *d, struct hv_slice *s, const struct hv_device_ops *ops);
@@ -342,8 +344,10 @@ struct hv_loader {
 	struct hv_boot_input input;
 	struct hv_boot_plan plan;
 };
-MUST_CHECK int hv_loader_open(struct hv_slice *s, struct hv_loader **out, char text[static HV_TEXT_MAX]);
-MUST_CHECK int hv_loader_write(struct hv_slice *s, const struct hv_loader *l, char text[static HV_TEXT_MAX]);
+MUST_CHECK int hv_loader_open(struct hv_slice *s, struct hv_loader **out,
+			      char text[static HV_TEXT_MAX]);
+MUST_CHECK int hv_loader_write(struct hv_slice *s, const struct hv_loader *l,
+			       char text[static HV_TEXT_MAX]);
 void hv_loader_close(struct hv_loader *l);
 
 /* dump.c: registers and the instructions at rip, in lines; malloc'd, NULL without memory.  The vCPU's thread. */

@@ -26,7 +26,7 @@
 struct front {
 	uint64_t start_ns;
 	bool verbose;
-	int over; /* eventfd */
+	int over;              /* eventfd */
 	struct cc_ended ended; /* written before over; text and dump belong to the slice */
 };
 
@@ -50,7 +50,8 @@ static void sink_progress(void *arg, const char *text)
 	struct front *f = arg;
 
 	if (f->verbose)
-		fprintf(stderr, "[%.3f] %s\r\n", (double)(clock_now_ns() - f->start_ns) / NS_PER_S, text);
+		fprintf(stderr, "[%.3f] %s\r\n", (double)(clock_now_ns() - f->start_ns) / NS_PER_S,
+			text);
 }
 
 static void sink_ended(void *arg, const struct cc_ended *ended)
@@ -72,7 +73,8 @@ struct args {
 
 static const char help[] =
 	"usage: unum-slice --standalone --kernel FILE [options]\n"
-	"  --kernel FILE     bzImage, or ELF with a PVH note or a multiboot header (--multiboot is the same)\n"
+	"  --kernel FILE     bzImage, or ELF with a PVH note or a multiboot header (--multiboot is "
+	"the same)\n"
 	"  --initrd FILE     initial RAM disk; the first module of an ELF kernel\n"
 	"  --cmdline TEXT    kernel command line\n"
 	"  --memory SIZE     guest memory, default 512MiB\n"
@@ -105,12 +107,32 @@ static bool parse_vcpus(const char *text, unsigned *out)
 /* 0, HELPED, or the exit status. */
 static int parse(int argc, char **argv, struct args *a)
 {
-	enum { KERNEL = 1, INITRD, CMDLINE, MEMORY, VCPUS, DISK, DISK_RO, NO_CONSOLE, STATS, VERBOSE, HELP };
+	enum {
+		KERNEL = 1,
+		INITRD,
+		CMDLINE,
+		MEMORY,
+		VCPUS,
+		DISK,
+		DISK_RO,
+		NO_CONSOLE,
+		STATS,
+		VERBOSE,
+		HELP
+	};
 	static const struct option options[] = {
-		{ "kernel", 1, NULL, KERNEL },	 { "multiboot", 1, NULL, KERNEL }, { "initrd", 1, NULL, INITRD },
-		{ "cmdline", 1, NULL, CMDLINE }, { "memory", 1, NULL, MEMORY },	   { "vcpus", 1, NULL, VCPUS },
-		{ "disk", 1, NULL, DISK },	 { "disk-ro", 1, NULL, DISK_RO },  { "no-console", 0, NULL, NO_CONSOLE },
-		{ "stats", 0, NULL, STATS },	 { "verbose", 0, NULL, VERBOSE },  { "help", 0, NULL, HELP },
+		{ "kernel", 1, NULL, KERNEL },
+		{ "multiboot", 1, NULL, KERNEL },
+		{ "initrd", 1, NULL, INITRD },
+		{ "cmdline", 1, NULL, CMDLINE },
+		{ "memory", 1, NULL, MEMORY },
+		{ "vcpus", 1, NULL, VCPUS },
+		{ "disk", 1, NULL, DISK },
+		{ "disk-ro", 1, NULL, DISK_RO },
+		{ "no-console", 0, NULL, NO_CONSOLE },
+		{ "stats", 0, NULL, STATS },
+		{ "verbose", 0, NULL, VERBOSE },
+		{ "help", 0, NULL, HELP },
 		{ 0 },
 	};
 	bool good = true, console = true;
@@ -119,23 +141,48 @@ static int parse(int argc, char **argv, struct args *a)
 	optind = 0;
 	while (good && (o = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (o) {
-		case KERNEL: a->spec.kernel = optarg; break;
-		case INITRD: a->spec.initrd = optarg; break;
-		case CMDLINE: a->spec.cmdline = optarg; break;
-		case MEMORY: good = cc_size_parse(optarg, &a->memory); break;
-		case VCPUS: good = parse_vcpus(optarg, &a->spec.vcpus); break;
-		case DISK: good = add_device(a, CC_DEV_BLK, optarg, false); break;
-		case DISK_RO: good = add_device(a, CC_DEV_BLK, optarg, true); break;
-		case NO_CONSOLE: console = false; break;
-		case STATS: a->stats = true; break;
-		case VERBOSE: a->verbose = true; break;
-		case HELP: fputs(help, stdout); return HELPED;
-		default: good = false; break;
+		case KERNEL:
+			a->spec.kernel = optarg;
+			break;
+		case INITRD:
+			a->spec.initrd = optarg;
+			break;
+		case CMDLINE:
+			a->spec.cmdline = optarg;
+			break;
+		case MEMORY:
+			good = cc_size_parse(optarg, &a->memory);
+			break;
+		case VCPUS:
+			good = parse_vcpus(optarg, &a->spec.vcpus);
+			break;
+		case DISK:
+			good = add_device(a, CC_DEV_BLK, optarg, false);
+			break;
+		case DISK_RO:
+			good = add_device(a, CC_DEV_BLK, optarg, true);
+			break;
+		case NO_CONSOLE:
+			console = false;
+			break;
+		case STATS:
+			a->stats = true;
+			break;
+		case VERBOSE:
+			a->verbose = true;
+			break;
+		case HELP:
+			fputs(help, stdout);
+			return HELPED;
+		default:
+			good = false;
+			break;
 		}
 	}
 	good = good && optind == argc && a->spec.kernel[0] && a->memory >= CC_MEMORY_UNIT &&
 	       a->memory % CC_MEMORY_UNIT == 0;
-	good = good && add_device(a, CC_DEV_SERIAL, "", false) && add_device(a, CC_DEV_RNG, "", false);
+	good = good && add_device(a, CC_DEV_SERIAL, "", false) &&
+	       add_device(a, CC_DEV_RNG, "", false);
 	good = good && (!console || add_device(a, CC_DEV_CONSOLE, "", false));
 	if (!good)
 		fputs(help, stderr);
@@ -148,8 +195,9 @@ static void layout(struct cc_vm_spec *spec, uint64_t memory)
 
 	spec->range[spec->ranges++] = (struct cc_range){ .count = low >> PAGE_SHIFT };
 	if (memory > low)
-		spec->range[spec->ranges++] = (struct cc_range){ .first = CC_HOLE_END >> PAGE_SHIFT,
-								 .count = (memory - low) >> PAGE_SHIFT };
+		spec->range[spec->ranges++] =
+			(struct cc_range){ .first = CC_HOLE_END >> PAGE_SHIFT,
+					   .count = (memory - low) >> PAGE_SHIFT };
 }
 
 /* --- terminal ----------------------------------------------------------------------------------------------------- */
@@ -168,7 +216,8 @@ static bool raw_on(struct termios *before)
 /* Until the VM has ended or the user left. */
 static void talk(struct hv_slice *s, const struct front *f, bool terminal)
 {
-	struct pollfd fds[2] = { { .fd = f->over, .events = POLLIN }, { .fd = STDIN_FILENO, .events = POLLIN } };
+	struct pollfd fds[2] = { { .fd = f->over, .events = POLLIN },
+				 { .fd = STDIN_FILENO, .events = POLLIN } };
 
 	while (poll(fds, 2, -1) >= 0 || errno == EINTR) {
 		uint8_t buf[256];

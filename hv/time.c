@@ -139,7 +139,8 @@ uint64_t hv_clock_ns_of(const struct hv_clock *c, uint64_t guest_tsc)
 	if (wait / c->tsc_khz > 1000ull * 3600 * 24)
 		return HV_NEVER;
 	/* Rounded up, or the vCPU would wake just before its deadline and sleep once more. */
-	return clock_now_ns() + (uint64_t)(((unsigned __int128)wait * 1000000 + c->tsc_khz - 1) / c->tsc_khz);
+	return clock_now_ns() +
+	       (uint64_t)(((unsigned __int128)wait * 1000000 + c->tsc_khz - 1) / c->tsc_khz);
 }
 
 void hv_clock_on_message(struct hv_slice *s, node_id from, const struct hv_msg *msg)
@@ -219,12 +220,16 @@ int hv_clock_join(struct hv_slice *s, char text[static HV_TEXT_MAX])
 		}
 	}
 	theirs = c->answer.clock.tsc_khz;
-	if (theirs > c->tsc_khz + c->tsc_khz / KHZ_TOLERANCE || c->tsc_khz > theirs + theirs / KHZ_TOLERANCE) {
-		snprintf(text, HV_TEXT_MAX, "TSC of this host runs at %llu kHz, of node %s at %llu kHz",
-			 (unsigned long long)c->tsc_khz, s->spec->node_name[0], (unsigned long long)theirs);
+	if (theirs > c->tsc_khz + c->tsc_khz / KHZ_TOLERANCE ||
+	    c->tsc_khz > theirs + theirs / KHZ_TOLERANCE) {
+		snprintf(text, HV_TEXT_MAX,
+			 "TSC of this host runs at %llu kHz, of node %s at %llu kHz",
+			 (unsigned long long)c->tsc_khz, s->spec->node_name[0],
+			 (unsigned long long)theirs);
 		return -ENOTSUP;
 	}
 	c->tsc_khz = theirs;
-	log_info("time: least round trip to node 0 %llu ns", (unsigned long long)(least * 1000000 / c->tsc_khz));
+	log_info("time: least round trip to node 0 %llu ns",
+		 (unsigned long long)(least * 1000000 / c->tsc_khz));
 	return 0;
 }

@@ -20,7 +20,8 @@ int main(int argc, char **argv)
 		return hv_slice_main_agent();
 	if (!strcmp(argv[1], "--standalone"))
 		return hv_slice_main_standalone(argc - 2, argv + 2);
-	fprintf(stderr, "usage: unum-slice             (by unumd, with its channel on descriptor 3)\n"
-			"       unum-slice --standalone --help\n");
+	fprintf(stderr,
+		"usage: unum-slice             (by unumd, with its channel on descriptor 3)\n"
+		"       unum-slice --standalone --help\n");
 	return 2;
 }

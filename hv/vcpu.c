@@ -27,8 +27,8 @@ static void word_wait(_Atomic uint32_t *word, uint32_t value, uint64_t until_ns)
 {
 	struct timespec ts = { (time_t)(until_ns / NS_PER_S), (long)(until_ns % NS_PER_S) };
 
-	syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, value, until_ns == HV_NEVER ? NULL : &ts, NULL,
-		FUTEX_BITSET_MATCH_ANY);
+	syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, value,
+		until_ns == HV_NEVER ? NULL : &ts, NULL, FUTEX_BITSET_MATCH_ANY);
 }
 
 /* --- from other threads ---------------------------------------------------------------------------------------- */
@@ -62,7 +62,8 @@ void hv_cpu_post(struct hv_cpu *c, const struct hv_msg *msg)
 	case HV_INTR_FIXED:
 	case HV_INTR_LOWEST:
 	case HV_INTR_EXTINT:
-		atomic_fetch_or(msg->ipi.level ? &m->level[v / 64] : &m->edge[v / 64], 1ull << (v % 64));
+		atomic_fetch_or(msg->ipi.level ? &m->level[v / 64] : &m->edge[v / 64],
+				1ull << (v % 64));
 		break;
 	case HV_INTR_NMI:
 		post_flag(m, 0, MAIL_NMI);
@@ -81,11 +82,6 @@ void hv_cpu_post(struct hv_cpu *c, const struct hv_msg *msg)
 
 /* --- its own thread -------------------------------------------------------------------------------------------- */
 
-static void set_deadline(struct hv_cpu *c, uint64_t tsc)
-{
-	c->deadline_tsc = tsc;
-}
-
 void hv_cpu_effects(struct hv_cpu *c, const struct hv_lapic_effects *fx)
 {
 	for (unsigned i = 0; i < fx->count; i++) {
@@ -100,7 +96,7 @@ void hv_cpu_effects(struct hv_cpu *c, const struct hv_lapic_effects *fx)
 			hv_irq_eoi(c->slice, e->vector);
 			break;
 		case HV_LAPIC_SET_TIMER:
-			set_deadline(c, e->deadline);
+			c->deadline_tsc = e->deadline;
 			break;
 		case HV_LAPIC_WAKE:
 			break; /* the loop is about to look */
@@ -129,7 +125,8 @@ static void deliver_vectors(struct hv_cpu *c, _Atomic uint64_t words[4], bool le
 		if (bits)
 			bits = atomic_exchange(&words[w], 0);
 		for (; bits; bits &= bits - 1)
-			deliver(c, HV_INTR_FIXED, (uint8_t)(w * 64 + (unsigned)__builtin_ctzll(bits)), level);
+			deliver(c, HV_INTR_FIXED,
+				(uint8_t)(w * 64 + (unsigned)__builtin_ctzll(bits)), level);
 	}
 }
 
@@ -166,8 +163,8 @@ static bool reset(struct hv_cpu *c, bool started, uint8_t vector)
 	c->halted = false;
 	if (!c->slice->engine->set_state(c->engine_vcpu, &st))
 		return true;
-	hv_slice_end(c->slice, CC_END_ERROR, c->slice->spec->self, NULL, "vCPU %u: engine refuses the reset state",
-		     c->id);
+	hv_slice_end(c->slice, CC_END_ERROR, c->slice->spec->self, NULL,
+		     "vCPU %u: engine refuses the reset state", c->id);
 	return false;
 }
 
@@ -190,7 +187,8 @@ static bool take_events(struct hv_cpu *c)
 
 		fx.count = 0;
 		/* Asked only when there is one: an engine that refuses remembers it, and exits when it can. */
-		ev = hv_lapic_take(&c->lapic, c->lapic.nmi_pending && e->nmi_ready(c->engine_vcpu), &vector, &fx);
+		ev = hv_lapic_take(&c->lapic, c->lapic.nmi_pending && e->nmi_ready(c->engine_vcpu),
+				   &vector, &fx);
 		hv_cpu_effects(c, &fx);
 		switch (ev) {
 		case HV_LAPIC_NOTHING:
@@ -322,7 +320,8 @@ int hv_cpu_open(struct hv_slice *s, unsigned id, struct hv_cpu **out)
 
 static void boot_state(struct hv_cpu_state *st, const struct hv_boot_regs *r)
 {
-	const uint16_t code = r->long_mode ? 0xa09b : 0xc09b; /* present, code, accessed; G, L or D */
+	const uint16_t code =
+		r->long_mode ? 0xa09b : 0xc09b; /* present, code, accessed; G, L or D */
 
 	st->gpr[HV_RSP] = r->rsp;
 	st->gpr[HV_RAX] = r->rax;
@@ -348,7 +347,8 @@ int hv_cpu_start(struct hv_cpu *c, const struct hv_boot_regs *regs)
 	struct hv_cpu_state st;
 	int err;
 
-	c->reset.tsc_offset = c->slice->clock.offset; /* known only now; later resets carry it too */
+	c->reset.tsc_offset =
+		c->slice->clock.offset; /* known only now; later resets carry it too */
 	st = c->reset;
 	if (regs)
 		boot_state(&st, regs);

@@ -13,8 +13,8 @@
 
 #include <stdlib.h>
 
-#define REG_QUEUE_NOTIFY 0x50u			/* VIRTIO 1.2, table 4.1 */
-#define MEM_TIMEOUT_NS (60 * NS_PER_S)		/* a frozen peer is declared lost long before */
+#define REG_QUEUE_NOTIFY 0x50u         /* VIRTIO 1.2, table 4.1 */
+#define MEM_TIMEOUT_NS (60 * NS_PER_S) /* a frozen peer is declared lost long before */
 
 static struct hv_virtio_dev *of(struct hv_device *d)
 {
@@ -113,7 +113,8 @@ static const struct hv_backend_ops *const backends[CC_DEV_KINDS] = {
 	[CC_DEV_RNG] = &hv_backend_rng,
 };
 
-int hv_virtio_open(struct hv_slice *s, const struct cc_device *spec, unsigned slot, struct hv_virtio_dev **out)
+int hv_virtio_open(struct hv_slice *s, const struct cc_device *spec, unsigned slot,
+		   struct hv_virtio_dev **out)
 {
 	struct hv_virtio_dev *d = calloc(1, sizeof(*d));
 	int err;

@@ -13,13 +13,13 @@
 #include "hv/core/intr.h"
 
 enum hv_msg_kind {
-	HV_MSG_IPI = 1,	   /* interrupt for vCPUs of the receiving node */
-	HV_MSG_ADDR,	   /* a vCPU of the sending node has a new APIC address, for routing */
-	HV_MSG_PULSE,	   /* an edge on an interrupt line; to the IOAPIC's node */
-	HV_MSG_EOI,	   /* level-triggered vector ended; to the IOAPIC's node */
-	HV_MSG_IO,	   /* device access; answered by HV_MSG_IO_DONE with the same id */
+	HV_MSG_IPI = 1, /* interrupt for vCPUs of the receiving node */
+	HV_MSG_ADDR,    /* a vCPU of the sending node has a new APIC address, for routing */
+	HV_MSG_PULSE,   /* an edge on an interrupt line; to the IOAPIC's node */
+	HV_MSG_EOI,     /* level-triggered vector ended; to the IOAPIC's node */
+	HV_MSG_IO,      /* device access; answered by HV_MSG_IO_DONE with the same id */
 	HV_MSG_IO_DONE,
-	HV_MSG_PROBE,	   /* clock: asks node 0; answered by HV_MSG_CLOCK */
+	HV_MSG_PROBE, /* clock: asks node 0; answered by HV_MSG_CLOCK */
 	HV_MSG_CLOCK,
 	HV_MSG_KINDS
 };
@@ -61,8 +61,8 @@ struct hv_msg {
 		struct {
 			uint32_t seq;
 			uint64_t tsc_khz;
-			uint64_t guest_tsc; /* at node 0 while it handled the probe */
-			uint64_t offset;    /* guest TSC - host TSC there */
+			uint64_t guest_tsc;  /* at node 0 while it handled the probe */
+			uint64_t offset;     /* guest TSC - host TSC there */
 			uint8_t boot_id[16]; /* of that host's kernel */
 		} clock;
 	};

@@ -35,7 +35,7 @@ enum bt_res bt_mmu_right(struct bt_cpu *c, gfn_t gfn, enum dsm_right right, bool
 {
 	int err;
 
-	if (dsm_right(c->dsm, gfn) >= right)
+	if (dsm_reader_right(c->reader, gfn) >= right)
 		return BT_OK;
 	*again = true;
 	bt_fpu_park(c);
@@ -294,7 +294,7 @@ enum bt_res bt_mmu_ref(struct bt_cpu *c, gva_t va, enum bt_access access, unsign
 	ref->host = c->alias + ref->gpa;
 	ref->code = false;
 	/* a page that is only read is not announced as written to */
-	m.writable = m.writable && dsm_right(c->dsm, m.gfn) == DSM_WRITE;
+	m.writable = m.writable && dsm_reader_right(c->reader, m.gfn) == DSM_WRITE;
 	if (m.writable || access == BT_WRITE)
 		ref->code = bt_cache_gfn_has_code(c, m.gfn);
 	m.writable = m.writable && !ref->code;

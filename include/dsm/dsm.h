@@ -10,9 +10,9 @@
  *
  *   DSM_MAP_TLB   The user caches host pointers and rights itself (the bt engine's TLB).  Each thread that
  *                 does so is a `dsm_reader`: it is active between dsm_reader_enter and _leave.  While active
- *                 it may use any page whose right it saw with dsm_right since its last dsm_reader_poll.
- *                 When a right must go, the DSM lowers dsm_right first, then posts the page to every active
- *                 reader and sets *kick; the right is gone when each has called dsm_reader_poll (which hands
+ *                 it may use any page whose right it saw with dsm_reader_right since its last dsm_reader_poll.
+ *                 When a right must go, the DSM lowers it first, then posts the page to every active reader
+ *                 that ever looked at it and sets *kick; the right is gone when each has called dsm_reader_poll (which hands
  *                 it the pages to drop) or dsm_reader_leave.  A reader that enters polls first.
  *   DSM_MAP_UFFD  A second mapping, the guest view, registered with userfaultfd; hardware enforces rights.
  */
@@ -86,6 +86,8 @@ struct dsm_reader;
 /* *kick becomes nonzero (release) when the reader should poll soon; the reader clears it before polling. */
 MUST_CHECK int dsm_reader_open(struct dsm *d, _Atomic uint32_t *kick, struct dsm_reader **out);
 void dsm_reader_close(struct dsm_reader *r); /* not active */
+/* As dsm_right, and from now on revocations of gfn are posted to this reader.  The reader's thread, active. */
+enum dsm_right dsm_reader_right(struct dsm_reader *r, gfn_t gfn);
 /* Drops cached rights on gfn above `right` (and translations of it when right is DSM_NONE or when a writer
  * elsewhere is granted). gfn == DSM_ALL: drop everything. */
 typedef void (*dsm_drop_fn)(void *arg, gfn_t gfn, enum dsm_right right);

@@ -32,12 +32,13 @@ struct hv_slice;
 
 /* Opens memory, engine and devices, and reads and checks the kernel on node 0.  `spec` is borrowed until close.
  * Returns -errno with one line in text. */
-MUST_CHECK int hv_slice_prepare(const struct cc_vm_spec *spec, const struct hv_slice_sink *sink, struct hv_slice **out,
-				char text[static HV_TEXT_MAX]);
+MUST_CHECK int hv_slice_prepare(const struct cc_vm_spec *spec, const struct hv_slice_sink *sink,
+				struct hv_slice **out, char text[static HV_TEXT_MAX]);
 /* "address:port" of this slice's fabric; "" when the VM has one node. */
 void hv_slice_address(struct hv_slice *s, char out[static IC_ADDR_MAX]);
 /* Joins all nodes, measures the clocks and, on node 0, writes the kernel into guest memory. */
-MUST_CHECK int hv_slice_connect(struct hv_slice *s, const struct cc_connect *all, char text[static HV_TEXT_MAX]);
+MUST_CHECK int hv_slice_connect(struct hv_slice *s, const struct cc_connect *all,
+				char text[static HV_TEXT_MAX]);
 /* vCPUs go. */
 void hv_slice_run(struct hv_slice *s);
 /* Bytes typed at the terminal; what does not fit is dropped. */

@@ -57,9 +57,9 @@ void fake_dsm_close(struct dsm *d)
 uint8_t *dsm_alias(struct dsm *d) { return d->ram; }
 bool dsm_is_ram(const struct dsm *d, gfn_t gfn) { return gfn < d->bytes >> PAGE_SHIFT; }
 
-enum dsm_right dsm_right(const struct dsm *d, gfn_t gfn)
+enum dsm_right dsm_reader_right(struct dsm_reader *r, gfn_t gfn)
 {
-	return dsm_is_ram(d, gfn) ? DSM_WRITE : DSM_NONE;
+	return dsm_is_ram(r->d, gfn) ? DSM_WRITE : DSM_NONE;
 }
 
 int dsm_acquire(struct dsm *d, gfn_t gfn, enum dsm_right right, uint64_t deadline_ns)

@@ -105,7 +105,7 @@ static uint64_t *word(struct user *u, unsigned page, unsigned offset, enum dsm_r
 			dsm_reader_poll(u->reader, on_drop, u);
 		if (u->cached[gfn] >= right)
 			return (uint64_t *)(dsm_alias(dsm) + gfn * PAGE_SIZE + offset);
-		u->cached[gfn] = (uint8_t)dsm_right(dsm, gfn);
+		u->cached[gfn] = (uint8_t)dsm_reader_right(u->reader, gfn);
 		if (u->cached[gfn] >= right)
 			continue;
 		dsm_reader_leave(u->reader);

@@ -15,7 +15,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import guest_job
-from unum import BUILD, GUEST, PAYLOADS, Run, number, processes
+from unum import BUILD, GUEST, PAYLOADS, Run, exit_on_signals, processes
 
 KILL_ROUNDS = 20
 KILL_LIMIT_S = 2.0
@@ -158,7 +158,7 @@ def linux(nodes, vcpus, memory_mib, job, limit_s, more=()):
 def linux_demo(nodes):
     def fn(limit_s):
         memory_mib = 1024 if nodes < 3 else 1026
-        vcpus = 4 if nodes < 3 else 6
+        vcpus = 4 if nodes < 3 else 3
         run = linux(nodes, vcpus, memory_mib, "demo", limit_s)
         wrong = [what for what, holds in guest_job.checks(run, vcpus, nodes, memory_mib << 10) if not holds]
         expect(not wrong, "does not hold: " + "; ".join(wrong), run)
@@ -275,6 +275,7 @@ def unum_killed(_limit_s):
 
 # --- runner --------------------------------------------------------------------------------------------------------
 def main():
+    exit_on_signals()
     words = [a for a in sys.argv[1:] if not a.startswith("-")]
     chosen = [c for c in CASES if not words or any(w in c[0] for w in words)]
     if "--list" in sys.argv[1:]:

@@ -13,7 +13,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import guest_job
-from unum import BUILD, TOP, UNUM, Run, processes
+from unum import BUILD, TOP, UNUM, Run, exit_on_signals, processes
 
 EXAMPLE = os.path.join(TOP, "cluster-config", "examples", "two-nodes.yaml")
 LIMIT_S = 300
@@ -40,6 +40,7 @@ def shares_kib(path):
 
 
 def main():
+    exit_on_signals()
     os.makedirs(os.path.join(BUILD, "system"), exist_ok=True)
     path = os.path.join(BUILD, "system", "two-nodes-job.yaml")
     if sys.argv[1:] == ["--shell"]:

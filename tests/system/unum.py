@@ -5,6 +5,7 @@ What    One Run: command line in, console text, RESULT lines, statistics, exit s
 Owns    A folder under build/system for each run: console.log, unum.log, stats.json, tmp/.
 Limits  Standard library only.  Processes of a run are found by a word in their environment, never by name alone.
 """
+import atexit
 import json
 import os
 import re
@@ -21,6 +22,19 @@ UNUM = os.path.join(BUILD, "bin", "unum")
 GUEST = os.path.join(TOP, "build", "guest")
 PAYLOADS = os.path.join(TOP, "build", "payloads")
 MARK = "UNUM_TEST_RUN"
+LIVE = set()  # runs that have begun and not ended: ended at exit, whatever the reason
+
+
+@atexit.register
+def _end_all():
+    for run in list(LIVE):
+        run.end()
+
+
+def exit_on_signals():
+    """A runner that is told to stop takes its machines with it."""
+    for s in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(s, lambda number, _frame: sys.exit(128 + number))
 
 
 def processes(mark):
@@ -69,7 +83,8 @@ class Run:
         self.began = time.monotonic()
         self.process = subprocess.Popen(self.command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                         env=env, cwd=TOP, start_new_session=True)
-        self.readers = [threading.Thread(target=self._console), threading.Thread(target=self._errors)]
+        LIVE.add(self)
+        self.readers = [threading.Thread(target=t, daemon=True) for t in (self._console, self._errors)]
         for r in self.readers:
             r.start()
         return self
@@ -119,6 +134,7 @@ class Run:
             self.timed_out = True
             self.end()
             self.status = self.process.wait(10)
+        LIVE.discard(self)
         self.seconds = time.monotonic() - self.began
         for r in self.readers:
             r.join(5)

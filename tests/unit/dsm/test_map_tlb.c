@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * tests/unit/dsm/test_map_tlb.c - the reader contract on one node: what devices write is posted to readers,
+ * tests/unit/dsm/test_map_tlb.c - the reader contract on one node: what devices write is posted to the readers that looked,
  * in order, to those that are away when they come back, and an overflow becomes DSM_ALL.
  */
 #include "base/clock.h"
@@ -53,6 +53,9 @@ Test(map_tlb, active_reader_is_kicked_and_told_once)
 	dsm_reader_enter(r, drop, &s);
 	cr_assert_eq(s.drops, 0);
 	write_page(d, 5);
+	cr_assert_eq(kick, 0, "a reader that never looked at the page is left alone");
+	dsm_reader_right(r, 5);
+	write_page(d, 5);
 	cr_assert_eq(kick, 1);
 	dsm_reader_poll(r, drop, &s);
 	cr_assert_eq(s.drops, 1);
@@ -74,6 +77,8 @@ Test(map_tlb, away_reader_is_told_when_it_enters_and_not_kicked)
 
 	cr_assert_eq(dsm_reader_open(d, &kick, &r), 0);
 	dsm_reader_enter(r, drop, &s);
+	dsm_reader_right(r, 6);
+	dsm_reader_right(r, 7);
 	dsm_reader_leave(r);
 	write_page(d, 6);
 	write_page(d, 7);
@@ -95,6 +100,10 @@ Test(map_tlb, overflow_becomes_one_drop_all)
 	struct seen s = { 0 };
 
 	cr_assert_eq(dsm_reader_open(d, &kick, &r), 0);
+	dsm_reader_enter(r, drop, &s);
+	for (gfn_t g = 0; g < 200; g++)
+		dsm_reader_right(r, g);
+	dsm_reader_leave(r);
 	for (gfn_t g = 0; g < 200; g++)
 		write_page(d, g);
 	dsm_reader_enter(r, drop, &s);

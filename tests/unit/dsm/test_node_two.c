@@ -170,7 +170,7 @@ Test(two, an_active_reader_is_waited_for)
 	cr_assert_eq(dsm_reader_open(n[0].d, &kick, &r), 0);
 	cr_assert_eq(dsm_acquire(n[0].d, 3, DSM_WRITE, SOON), 0);
 	dsm_reader_enter(r, on_drop, &s);
-	cr_assert_eq(dsm_right(n[0].d, 3), DSM_WRITE);
+	cr_assert_eq(dsm_reader_right(r, 3), DSM_WRITE);
 	a = (struct asker){ .d = n[1].d, .gfn = 3, .right = DSM_READ, .deadline_ns = SOON };
 	pthread_create(&tid, NULL, ask, &a);
 	while (!kick)
@@ -206,7 +206,7 @@ Test(two, leaving_lets_go_and_entering_tells)
 	cr_assert_eq(dsm_reader_open(n[0].d, &kick, &r), 0);
 	cr_assert_eq(dsm_acquire(n[0].d, 3, DSM_WRITE, SOON), 0);
 	dsm_reader_enter(r, on_drop, &s);
-	cr_assert_eq(dsm_right(n[0].d, 3), DSM_WRITE);
+	cr_assert_eq(dsm_reader_right(r, 3), DSM_WRITE);
 	a = (struct asker){ .d = n[1].d, .gfn = 3, .right = DSM_WRITE, .deadline_ns = SOON };
 	pthread_create(&tid, NULL, ask, &a);
 	while (!kick)
@@ -235,6 +235,7 @@ Test(two, a_deadline_ends_the_wait_and_the_page_still_comes)
 	cr_assert_eq(dsm_reader_open(n[0].d, &kick, &r), 0);
 	cr_assert_eq(dsm_acquire(n[0].d, 3, DSM_WRITE, SOON), 0);
 	dsm_reader_enter(r, on_drop, &s); /* and does not poll */
+	dsm_reader_right(r, 3);
 	cr_assert_eq(dsm_acquire(n[1].d, 3, DSM_WRITE, clock_now_ns() + 30 * NS_PER_MS),
 		     -ETIMEDOUT);
 	dsm_reader_leave(r);

@@ -41,9 +41,9 @@ static struct {
 } fx;
 
 /* --- doubles --- */
-enum dsm_right dsm_right(const struct dsm *d, gfn_t gfn)
+enum dsm_right dsm_reader_right(struct dsm_reader *r, gfn_t gfn)
 {
-	(void)d;
+	(void)r;
 	cr_assert(fx.c->active, "rights are looked at only while active");
 	return gfn < FX_PAGES ? fx.right[gfn] : DSM_NONE;
 }

@@ -164,9 +164,10 @@ static void kick(struct hv_vcpu *v)
 	atomic_store(&v->kick, true);
 }
 
-static const struct hv_engine scripted = { "script", probe, vm_open, vm_close, vcpu_open, vcpu_close, get_state,
-					   set_state, run, irq_ready, inject_irq, irq_ready, inject_nmi, get_tpr,
-					   set_tpr, kick };
+static const struct hv_engine scripted = { "script",   probe,      vm_open,    vm_close,
+					   vcpu_open,  vcpu_close, get_state,  set_state,
+					   run,        irq_ready,  inject_irq, irq_ready,
+					   inject_nmi, get_tpr,    set_tpr,    kick };
 const struct hv_engine *const hv_engines[] = { &scripted, NULL }; /* takes the place of engines.c */
 
 /* --- what a guest does ------------------------------------------------------------------------------------------ */
@@ -180,7 +181,11 @@ static uint64_t leave(struct hv_vcpu *v, struct hv_exit e)
 
 static void out8(struct hv_vcpu *v, uint16_t port, uint8_t value)
 {
-	leave(v, (struct hv_exit){ .reason = HV_EXIT_PIO, .write = true, .size = 1, .addr = port, .data = value });
+	leave(v, (struct hv_exit){ .reason = HV_EXIT_PIO,
+				   .write = true,
+				   .size = 1,
+				   .addr = port,
+				   .data = value });
 }
 
 static uint64_t in(struct hv_vcpu *v, uint16_t port, uint8_t size)
@@ -190,17 +195,23 @@ static uint64_t in(struct hv_vcpu *v, uint16_t port, uint8_t size)
 
 static void store(struct hv_vcpu *v, uint64_t addr, uint32_t value)
 {
-	leave(v, (struct hv_exit){ .reason = HV_EXIT_MMIO, .write = true, .size = 4, .addr = addr, .data = value });
+	leave(v, (struct hv_exit){ .reason = HV_EXIT_MMIO,
+				   .write = true,
+				   .size = 4,
+				   .addr = addr,
+				   .data = value });
 }
 
 static uint32_t load(struct hv_vcpu *v, uint64_t addr)
 {
-	return (uint32_t)leave(v, (struct hv_exit){ .reason = HV_EXIT_MMIO, .size = 4, .addr = addr });
+	return (uint32_t)leave(v,
+			       (struct hv_exit){ .reason = HV_EXIT_MMIO, .size = 4, .addr = addr });
 }
 
 static void wrmsr(struct hv_vcpu *v, uint32_t msr, uint64_t value)
 {
-	leave(v, (struct hv_exit){ .reason = HV_EXIT_MSR, .write = true, .addr = msr, .data = value });
+	leave(v,
+	      (struct hv_exit){ .reason = HV_EXIT_MSR, .write = true, .addr = msr, .data = value });
 }
 
 static void halt(struct hv_vcpu *v)
@@ -287,8 +298,9 @@ static char kernel_path[] = "/tmp/unum-test-slice-XXXXXX";
 /* The least that multiboot takes: a header with load addresses, and one instruction. */
 static void kernel_make(void)
 {
-	uint32_t image[16] = { 0x1badb002, 0x10000, -(0x1badb002u + 0x10000), 0x100000, 0x100000, 0x100040, 0x100040,
-			       0x100020, 0xf4 };
+	uint32_t image[16] = { 0x1badb002, 0x10000,  -(0x1badb002u + 0x10000),
+			       0x100000,   0x100000, 0x100040,
+			       0x100040,   0x100020, 0xf4 };
 	int fd = mkstemp(kernel_path);
 
 	cr_assert_geq(fd, 0);
@@ -320,7 +332,8 @@ static void node_prepare(struct node *n, node_id self, unsigned nodes, unsigned 
 	s->fabric_backend = "tcp";
 	s->fabric_listen = "127.0.0.1:0";
 	s->device[0] = (struct cc_device){ .kind = CC_DEV_SERIAL, .node = 0, .path = "" };
-	s->device[1] = (struct cc_device){ .kind = CC_DEV_RNG, .node = (node_id)(nodes - 1), .path = "" };
+	s->device[1] =
+		(struct cc_device){ .kind = CC_DEV_RNG, .node = (node_id)(nodes - 1), .path = "" };
 	s->devices = 2;
 	cr_assert_eq(hv_slice_prepare(s, &sink, &n->slice, text), 0, "%s", text);
 	hv_slice_address(n->slice, n->address);
@@ -449,11 +462,11 @@ Test(slice, deadline_timer_wakes_a_halted_and_kicks_a_running_vcpu, .timeout = 2
 static void boot_cpu(struct hv_vcpu *v)
 {
 	x2apic_on(v);
-	ipi(v, 1, 0x4500);	  /* INIT */
-	ipi(v, 1, 0x4600 | 0x9a); /* SIPI */
-	wait_vector(v, 0x41);	  /* fixed, physical */
-	ipi(v, 1, 0x4400);	  /* NMI */
-	wait_vector(v, 0x42);	  /* it was taken */
+	ipi(v, 1, 0x4500);         /* INIT */
+	ipi(v, 1, 0x4600 | 0x9a);  /* SIPI */
+	wait_vector(v, 0x41);      /* fixed, physical */
+	ipi(v, 1, 0x4400);         /* NMI */
+	wait_vector(v, 0x42);      /* it was taken */
 	ipi(v, 0, 0xc4000 | 0x43); /* all but self */
 	wait_vector(v, 0x44);
 	for (;;)

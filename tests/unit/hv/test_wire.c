@@ -114,7 +114,8 @@ Test(wire, wrong_lengths_are_refused)
 
 		for (unsigned cut = 0; cut < len; cut++)
 			cr_assert_not(hv_msg_decode(bytes, cut, &back), "kind %u cut %u", k, cut);
-		cr_assert_not(hv_msg_decode(bytes, len + 1, &back), "kind %u with a byte too many", k);
+		cr_assert_not(hv_msg_decode(bytes, len + 1, &back), "kind %u with a byte too many",
+			      k);
 	}
 }
 
