@@ -104,37 +104,38 @@ static bool parse_vcpus(const char *text, unsigned *out)
 	return true;
 }
 
+enum {
+	KERNEL = 1,
+	INITRD,
+	CMDLINE,
+	MEMORY,
+	VCPUS,
+	DISK,
+	DISK_RO,
+	NO_CONSOLE,
+	STATS,
+	VERBOSE,
+	HELP
+};
+static const struct option options[] = {
+	{ "kernel", 1, NULL, KERNEL },
+	{ "multiboot", 1, NULL, KERNEL },
+	{ "initrd", 1, NULL, INITRD },
+	{ "cmdline", 1, NULL, CMDLINE },
+	{ "memory", 1, NULL, MEMORY },
+	{ "vcpus", 1, NULL, VCPUS },
+	{ "disk", 1, NULL, DISK },
+	{ "disk-ro", 1, NULL, DISK_RO },
+	{ "no-console", 0, NULL, NO_CONSOLE },
+	{ "stats", 0, NULL, STATS },
+	{ "verbose", 0, NULL, VERBOSE },
+	{ "help", 0, NULL, HELP },
+	{ 0 },
+};
+
 /* 0, HELPED, or the exit status. */
 static int parse(int argc, char **argv, struct args *a)
 {
-	enum {
-		KERNEL = 1,
-		INITRD,
-		CMDLINE,
-		MEMORY,
-		VCPUS,
-		DISK,
-		DISK_RO,
-		NO_CONSOLE,
-		STATS,
-		VERBOSE,
-		HELP
-	};
-	static const struct option options[] = {
-		{ "kernel", 1, NULL, KERNEL },
-		{ "multiboot", 1, NULL, KERNEL },
-		{ "initrd", 1, NULL, INITRD },
-		{ "cmdline", 1, NULL, CMDLINE },
-		{ "memory", 1, NULL, MEMORY },
-		{ "vcpus", 1, NULL, VCPUS },
-		{ "disk", 1, NULL, DISK },
-		{ "disk-ro", 1, NULL, DISK_RO },
-		{ "no-console", 0, NULL, NO_CONSOLE },
-		{ "stats", 0, NULL, STATS },
-		{ "verbose", 0, NULL, VERBOSE },
-		{ "help", 0, NULL, HELP },
-		{ 0 },
-	};
 	bool good = true, console = true;
 	int o;
 

@@ -594,21 +594,3 @@ Test(slice, stop_ends_a_busy_vm, .timeout = 20)
 	hv_slice_close(n->slice);
 	free(n);
 }
-
-Test(slice, a_bad_kernel_fails_before_anything_runs)
-{
-	struct hv_slice_sink sink = { on_console, on_progress, on_ended, NULL };
-	struct cc_vm_spec *s = calloc(1, sizeof(*s));
-	struct hv_slice *slice = NULL;
-	char text[HV_TEXT_MAX];
-
-	s->nodes = s->vcpus = s->ranges = 1;
-	s->range[0].count = 4096;
-	s->node_name[0] = "alpha";
-	s->kernel = "/dev/null";
-	s->initrd = s->cmdline = s->fabric_backend = s->fabric_device = s->fabric_listen = "";
-	cr_assert_lt(hv_slice_prepare(s, &sink, &slice, text), 0);
-	cr_assert_null(slice);
-	cr_assert(strstr(text, "/dev/null"), "%s", text);
-	free(s);
-}
