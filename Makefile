@@ -50,14 +50,19 @@ PROGS := $(foreach s,$(PROG_SRCS),$(call prog_of,$(s)))
 GEN_OBJS := $(B)/obj/gen/cluster-config/control.pb-c.o
 CPPFLAGS_LIB = $(CPPFLAGS)
 
-all: deps $(PROGS)
+.PHONY: all check test demo shell bench lint fmt clean
+all: $(PROGS)
 
-# --- dependencies -----------------------------------------------------------------------------------
-.PHONY: all deps check test demo shell bench lint fmt clean
-deps:
+# --- packages that are missing -----------------------------------------------------------------------
+# Make remakes what it includes before anything else and starts over: then pkg-config knows them.
 ifneq ($(DEPS_MISSING),)
+ifeq ($(MAKE_RESTARTS)$(filter clean fmt,$(MAKECMDGOALS)),)
+.PHONY: $(B)/packages
+$(B)/packages:
 	$(Q)tests/guest/install-deps.sh
-	$(Q)+exec $(MAKE) --no-print-directory DEPS_MISSING= $(filter-out deps,$(MAKECMDGOALS))
+	$(Q)mkdir -p $(@D) && touch $@
+include $(B)/packages
+endif
 endif
 
 # --- compile ----------------------------------------------------------------------------------------
@@ -98,7 +103,7 @@ $(call prog_of,$(1)): $(call obj_of,$(1)) $(LIBS)
 endef
 $(foreach s,$(PROG_SRCS),$(eval $(call prog_rule,$(s))))
 
-# Any other program of the tree: $(call test_prog,path-under-bin,sources,extra libs)
+# Any other program of the tree: $(call test_prog,path-under-build,sources,extra libs)
 define test_prog_rule
 $(B)/$(1): $(call obj_of,$(2)) $(LIBS)
 	@mkdir -p $$(@D)
@@ -106,26 +111,40 @@ $(B)/$(1): $(call obj_of,$(2)) $(LIBS)
 	$(Q)$(CC) $(LDFLAGS) -o $$@ $(call obj_of,$(2)) -Wl,--start-group $(LIBS) -Wl,--end-group \
 		$(LDLIBS) $(3)
 endef
-test_prog = $(eval $(call test_prog_rule,$(1),$(2),$(3)))
+TEST_PROGS :=
+test_prog = $(eval $(call test_prog_rule,$(1),$(2),$(3)))$(eval TEST_PROGS += $(B)/$(1))
 
 # --- unit tests: tests/unit/<component>/test_*.c, one Criterion program each -------------------------
 UNIT_SRCS := $(wildcard tests/unit/*/test_*.c)
 UNIT_PROGS := $(UNIT_SRCS:%.c=$(B)/%)
 $(foreach s,$(UNIT_SRCS),$(call test_prog,$(s:%.c=%),$(s),-lcriterion))
 
+# --- tiers ------------------------------------------------------------------------------------------
+# A tier is a target that runs tests through $(TALLY) NAME SECONDS COMMAND, which keeps their count for the sum.  Tiers
+# run one after another, whatever -j says: they measure time.  What they need is built before, in parallel.
+TALLY := tests/tally.sh
+export B SAN
 CHECK_TARGETS :=
 TEST_TARGETS :=
 -include $(wildcard hv/*/build.mk) $(wildcard tests/*/build.mk tests/system/*/build.mk)
 
-.PHONY: unit
+.PHONY: unit test-build
 unit: $(UNIT_PROGS)
-	$(Q)tests/unit/run.sh $(UNIT_PROGS)
+	$(Q)$(TALLY) $@ 600 tests/unit/run.sh $(UNIT_PROGS)
+lint: all
+	$(Q)$(TALLY) $@ 60 tests/lint/run.sh
+test-build: all $(TEST_PROGS)
 
-lint:
-	$(Q)for s in tests/lint/*.sh; do $$s || exit 1; done
-
-check: deps all unit lint $(CHECK_TARGETS)
-test: check $(TEST_TARGETS)
+define run_tiers
+	$(Q)rm -rf $(B)/results
+	$(Q)+$(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc)) test-build
+	$(Q)+bad=0; for tier in $(1); do $(MAKE) --no-print-directory $$tier || bad=1; done; \
+		tests/summary.sh $(B)/results && [ $$bad = 0 ]
+endef
+check: deps
+	$(call run_tiers,lint unit $(CHECK_TARGETS))
+test: deps
+	$(call run_tiers,lint unit $(CHECK_TARGETS) $(TEST_TARGETS))
 
 fmt:
 	$(Q)git ls-files '*.c' '*.h' | xargs clang-format -i

@@ -21,7 +21,7 @@
 
 /* How long a waiter polls before it sleeps: longer than a peer that is awake takes to answer, and not much to lose
  * for those that wait for its CPU. */
-#define POLL_NS (40 * NS_PER_US)
+#define POLL_NS (120 * NS_PER_US)
 /* Slice of a thread that waits for remote pages: where CPUs are short, a page is held up by the slices of all who
  * have to let go of it. */
 #define SLICE_NS (300 * NS_PER_US)

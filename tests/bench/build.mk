@@ -1,8 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-# Benches; `make bench` runs them.
+#
+# tests/bench/build.mk - `make bench [ROUNDS=N]`: all benches, lines of JSON in $(B)/bench.jsonl and tables of them;
+# `make bench-page` puts the tables of the last bench into docs/performance.md.
 $(call test_prog,tests/bench/dsm_bench,tests/bench/dsm_bench.c tests/bench/bench_floor.c)
 
-.PHONY: bench-dsm
+ROUNDS ?= 5
+BENCH_LINES := $(B)/bench.jsonl
+
+.PHONY: bench-dsm bench-guest bench-page
 bench-dsm: $(B)/tests/bench/dsm_bench
-	$(Q)$<
-bench: bench-dsm
+	$(Q)$< >$(B)/bench-dsm.jsonl; status=$$?; cat $(B)/bench-dsm.jsonl; exit $$status
+bench-guest: all guest
+	$(Q)B=$(B) python3 -B tests/bench/guest_bench.py --rounds $(ROUNDS) --out $(BENCH_LINES)
+
+# One after the other: what runs beside a bench is in its numbers.
+bench: deps all guest
+	$(Q)+$(MAKE) --no-print-directory bench-dsm
+	$(Q)cp $(B)/bench-dsm.jsonl $(BENCH_LINES)
+	$(Q)+$(MAKE) --no-print-directory bench-guest
+	$(Q)python3 -B tests/bench/bench_tables.py $(BENCH_LINES)
+bench-page:
+	$(Q)python3 -B tests/bench/bench_tables.py $(BENCH_LINES) --into docs/performance.md

@@ -199,6 +199,7 @@ int main(int argc, char **argv)
 	printf("bt diff: %llu instructions, seed %llu, %llu exceptions, %llu sequences differ, %.1f s\n",
 	       (unsigned long long)done, (unsigned long long)seed, (unsigned long long)faults,
 	       (unsigned long long)bad, (double)(clock_now_ns() - t0) / 1e9);
+	printf("%d passed, %d failed, 0 skipped\n", !bad, !!bad);
 	guest_close(&guest);
 	return bad != 0;
 }

@@ -378,17 +378,30 @@ static void test_remap(void)
 
 int main(void)
 {
-	test_loop();
-	test_calls();
-	test_copy();
-	test_faults();
-	test_smc();
-	test_cross_smc();
-	test_mmio();
-	test_single_step();
-	test_irq_window();
-	test_kick();
-	test_remap();
-	printf("bt small guests: %u checks, %u failures\n", checks, failures);
-	return failures != 0;
+	static const struct {
+		const char *name;
+		void (*run)(void);
+	} cases[] = {
+		{"loop", test_loop},
+		{"calls", test_calls},
+		{"copy", test_copy},
+		{"faults", test_faults},
+		{"smc", test_smc},
+		{"cross_smc", test_cross_smc},
+		{"mmio", test_mmio},
+		{"single_step", test_single_step},
+		{"irq_window", test_irq_window},
+		{"kick", test_kick},
+		{"remap", test_remap},
+	};
+	unsigned failed = 0;
+
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		failures = checks = 0;
+		cases[i].run();
+		failed += failures > 0;
+		printf("  %-5s %s (%u checks)\n", failures ? "FAIL" : "ok", cases[i].name, checks);
+	}
+	printf("%zu passed, %u failed, 0 skipped\n", ARRAY_LEN(cases) - failed, failed);
+	return failed != 0;
 }

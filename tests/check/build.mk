@@ -8,9 +8,9 @@ $(call test_prog,tests/check/model,$(MODEL_SRCS),)
 
 .PHONY: model model-deep
 model: $(B)/tests/check/model
-	$(Q)$<
+	$(Q)$(TALLY) $@ 300 $< $(if $(SAN),--small)
 model-deep: $(B)/tests/check/model
-	$(Q)$< --deep
+	$(Q)$(TALLY) $@ 600 $< --deep
 
 CHECK_TARGETS += model
 TEST_TARGETS += model-deep

@@ -381,10 +381,12 @@ int main(int argc, char **argv)
 		list = worlds;
 		count = ARRAY_LEN(worlds);
 	}
-	if (!list)
-		violations = world_check(&c, depth, states);
+	if (!list) {
+		list = &c;
+		count = 1;
+	}
 	for (size_t i = 0; i < count; i++)
 		violations += world_check(&list[i], depth, states);
-	printf("%d violations\n", violations);
+	printf("%d passed, %d failed, 0 skipped\n", (int)count - violations, violations);
 	return violations != 0;
 }

@@ -5,9 +5,9 @@ $(call test_prog,tests/conform/dsm_nodes,tests/conform/dsm_nodes.c)
 
 .PHONY: conform conform-long
 conform: $(B)/tests/conform/fabric_conform $(B)/tests/conform/dsm_nodes
-	$(Q)tests/conform/run.sh short $^
+	$(Q)$(TALLY) $@ 300 tests/conform/run.sh short $^
 conform-long: $(B)/tests/conform/fabric_conform $(B)/tests/conform/dsm_nodes
-	$(Q)tests/conform/run.sh long $^
+	$(Q)$(TALLY) $@ 600 tests/conform/run.sh long $^
 
 CHECK_TARGETS += conform
 TEST_TARGETS += conform-long

@@ -1,44 +1,56 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# Runs the conformance suites over every built backend: run.sh short|long FABRIC_CONFORM DSM_NODES
-# userfaultfd may be forbidden here; then the uffd runs are skipped by name.
+# tests/conform/run.sh short|long FABRIC_CONFORM DSM_NODES - the suites that every backend and mapping must pass.
+#
+# short     Each backend's suite, and a few runs of the memory over it.   long  More runs of the memory, longer.
+# Counts    Each case of a suite, each run of the memory.  userfaultfd may be forbidden here: then those runs are skipped.
 set -u
 length=$1 fabric=$2 nodes=$3
-failed=0 ran=0 skipped=0
+passed=0 failed=0 skipped=0
+out=$(mktemp)
+trap 'rm -f "$out"' EXIT INT TERM
 
-one() {
-	if timeout 120 "$@"; then
-		ran=$((ran + 1))
+suite() { # backend
+	if timeout 120 "$fabric" "$1" >"$out" 2>&1; then status=0; else status=1; fi
+	cat "$out"
+	passed=$((passed + $(grep -c '^  ok ' "$out")))
+	failed=$((failed + status))
+}
+
+memory() { # mapping, backend, and the rest of dsm_nodes' arguments
+	if [ "$1" = uffd ] && [ -n "$no_uffd" ]; then
+		skipped=$((skipped + 1))
+	elif timeout 120 "$nodes" "$@"; then
+		passed=$((passed + 1))
 	else
-		echo "FAILED: $*"
 		failed=$((failed + 1))
+		echo "  FAIL  dsm_nodes $*"
 	fi
 }
 
-mappings="tlb uffd"
+no_uffd=
 if ! timeout 20 "$nodes" probe-uffd; then
-	echo "skipped: dsm_nodes uffd: this host lends no userfaultfd (or lacks UFFDIO_CONTINUE_MODE_WP)"
-	skipped=1
-	mappings=tlb
+	no_uffd=yes
+	echo "  SKIP  dsm_nodes uffd: this host lends no userfaultfd (or lacks UFFDIO_CONTINUE_MODE_WP)"
 fi
 for backend in $("$fabric" list); do
-	one "$fabric" "$backend"
-	for mapping in $mappings; do
+	[ "$length" = short ] && suite "$backend"
+	for mapping in tlb uffd; do
 		if [ "$length" = short ]; then
-			one "$nodes" "$mapping" "$backend" 2 2 5000 1
-			one "$nodes" "$mapping" "$backend" 3 2 3000 2
-			one "$nodes" "$mapping" "$backend" 2 2 2000 3 0 16
-		else
-			for seed in 1 2 3; do
-				one "$nodes" "$mapping" "$backend" 2 2 20000 "$seed"
-				one "$nodes" "$mapping" "$backend" 3 2 10000 "$seed"
-				one "$nodes" "$mapping" "$backend" 5 1 4000 "$seed"
-				one "$nodes" "$mapping" "$backend" 3 2 5000 "$seed" 0 16
-				one "$nodes" "$mapping" "$backend" 2 2 500 "$seed" 100000
-			done
+			memory "$mapping" "$backend" 2 2 5000 1
+			memory "$mapping" "$backend" 3 2 3000 2
+			memory "$mapping" "$backend" 2 2 2000 3 0 16
+			continue
 		fi
+		for seed in 1 2 3; do
+			memory "$mapping" "$backend" 2 2 20000 "$seed"
+			memory "$mapping" "$backend" 3 2 10000 "$seed"
+			memory "$mapping" "$backend" 5 1 4000 "$seed"
+			memory "$mapping" "$backend" 3 2 5000 "$seed" 0 16
+			memory "$mapping" "$backend" 2 2 500 "$seed" 100000
+		done
 	done
 done
-echo "conform: $ran ran, $failed failed, $skipped skipped"
+echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" = 0 ]

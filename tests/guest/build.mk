@@ -15,9 +15,8 @@ $(GUEST)/stamp: tests/guest/build.sh tests/guest/init $(GUEST)/bin/tscpass $(GUE
 	$(Q)flock $(GUEST) tests/guest/build.sh $(GUEST)
 	$(Q)touch $@
 
-.PHONY: guest test-deps
+.PHONY: guest deps
 # Building needs fewer packages than testing: the Makefile looks for the former, this for all; a moment when all are there.
-test-deps:
+deps:
 	$(Q)tests/guest/install-deps.sh
-check: test-deps
 guest: $(GUEST)/stamp

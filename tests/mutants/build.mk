@@ -5,6 +5,6 @@
 .PHONY: mutants
 mutants: $(B)/tests/check/model $(B)/tests/sim/sim $(B)/tests/unit/dsm/test_proto \
 		$(B)/tests/unit/dsm/test_wire $(B)/tests/unit/dsm/test_dir
-	$(Q)CC="$(CC)" tests/mutants/run.sh $(B)
+	$(Q)CC="$(CC)" $(TALLY) $@ 900 tests/mutants/run.sh $(B)
 
 TEST_TARGETS += mutants

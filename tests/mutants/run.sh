@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # tests/mutants/run.sh BUILD-DIR [NAME...] - applies each slip of mutants.txt to dsm/core, compiles it and
-# looks who notices: unit tests, checker, simulator, in this order.  Prints a line each and, last, `killed K/T`.
+# looks who notices: unit tests, checker, simulator, in this order.  Prints a line each and, last, how many were killed.
 # Exit 1 when one survives, does not change its file, or does not compile.
 #
 # Needs     the object files of the tests, built before (see build.mk).
@@ -73,4 +73,5 @@ for name in "${names[@]}"; do
 	case $line in *": checker"|*": unit test"|*": simulator") killed=$((killed + 1)) ;; esac
 done
 echo "killed $killed/$total"
+echo "$killed passed, $((total - killed)) failed, 0 skipped"
 [ "$killed" -eq "$total" ]

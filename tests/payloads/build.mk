@@ -38,4 +38,4 @@ PAYLOADS := $(foreach p,$(PAYLOAD_NAMES),$(PAYLOAD_OUT)/$(p).elf $(PAYLOAD_OUT)/
 .PHONY: payloads payloads-qemu
 payloads: $(PAYLOADS)
 payloads-qemu: $(PAYLOADS)
-	$(Q)tests/payloads/qemu.sh $(PAYLOAD_OUT)
+	$(Q)$(TALLY) $@ 600 tests/payloads/qemu.sh $(PAYLOAD_OUT)

@@ -12,7 +12,6 @@
 set -u
 
 out=${1:-build/payloads}
-results=${B:-build${SAN:+-$SAN}}/results
 passed=0
 failed=0
 
@@ -45,6 +44,5 @@ run spin elf pc "seconds=1"
 run smc elf pc "rounds=100" -accel tcg,thread=single
 run mmio pvh microvm,acpi=on "slots=2" $virtio
 echo "  SKIP  absent: QEMU answers 0"
-mkdir -p "$results"
-echo "$passed passed, $failed failed, 1 skipped" | tee "$results/payloads-qemu"
+echo "$passed passed, $failed failed, 1 skipped"
 [ "$failed" = 0 ]

@@ -100,6 +100,6 @@ int main(int argc, char **argv)
 	       (unsigned long long)total.drops, (unsigned long long)total.retries_max,
 	       (double)total.wait_max_ns / 1e6,
 	       (double)(clock_now_ns() - began_ns) / 1e9);
-	printf("%d violations\n", violations);
+	printf("%d passed, %d failed, 0 skipped\n", !violations, !!violations);
 	return violations != 0;
 }

@@ -4,18 +4,12 @@
 
 CASE ?=
 
-.PHONY: system test-begin
+.PHONY: system
 demo: deps all guest
-	$(Q)B=$(B) tests/system/demo.sh
+	$(Q)tests/system/demo.sh
 shell: deps all guest
-	$(Q)B=$(B) tests/system/demo.sh --shell
+	$(Q)tests/system/demo.sh --shell
 system: all guest payloads
-	$(Q)B=$(B) tests/system/run.sh $(CASE)
+	$(Q)$(TALLY) $@ 1200 tests/system/run.sh $(CASE)
 
 TEST_TARGETS += payloads-qemu system
-
-# First no counts of an earlier run, last of all the sum of what the runners counted.
-test-begin:
-	$(Q)rm -rf $(B)/results
-test: test-begin
-	$(Q)tests/system/summary.sh $(B)/results

@@ -1,27 +1,22 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# tests/unit/run.sh PROGRAM... - runs Criterion programs, each with a timeout, and sums up.
+# tests/unit/run.sh PROGRAM... - runs Criterion programs and sums up.
 #
-# Prints    A line for each program, the whole output of one that fails, and last "N passed, N failed, N skipped",
-#           also into $RESULTS/unit for the closing summary of `make test`.
-# Environment  UNIT_TIMEOUT seconds for each program (60; sanitizers 180).
-# Exit      0 only when nothing failed and at least one test ran.
+# Prints    A line for each program, the whole output of one that fails, and last "N passed, N failed, N skipped".
+# Environment  UNIT_TIMEOUT seconds for each test (30; sanitizers 90), and three times that for a program.
+# Exit      0 only when nothing failed.
 set -u
 
-build=${B:-build${SAN:+-$SAN}}
-results=$build/results
-limit=${UNIT_TIMEOUT:-$([ -n "${SAN:-}" ] && echo 180 || echo 60)}
-mkdir -p "$results"
-rm -f "$results/unit"
+limit=${UNIT_TIMEOUT:-$([ -n "${SAN:-}" ] && echo 90 || echo 30)}
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT INT TERM
 passed=0 failed=0 skipped=0
 
 for program in "$@"; do
-	name=${program#"$build"/tests/unit/}
+	name=${program##*/tests/unit/}
 	began=$(date +%s)
-	timeout -k 5 "$limit" "$program" --verbose=1 >"$log" 2>&1
+	timeout -k 5 $((3 * limit)) "$program" --verbose=1 --timeout "$limit" >"$log" 2>&1
 	status=$?
 	# [====] Synthesis: Tested: 5 | Passing: 4 | Failing: 1 | Crashing: 0
 	eval "$(sed 's/\x1b\[[0-9;]*m//g' "$log" | awk '
@@ -41,10 +36,9 @@ for program in "$@"; do
 		grep '^\[SKIP\]' "$log"
 	else
 		printf '  FAIL  %s (status %d)\n' "$name" "$status"
-		[ $status -eq 124 ] && echo "        not done after $limit s"
 		cat "$log"
 	fi
 done
 
-echo "$passed passed, $failed failed, $skipped skipped" | tee "$results/unit"
-[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ]

@@ -11,9 +11,9 @@ CLUSTER_TEST_PROGS := $(B)/bin/unum $(B)/bin/unumd $(B)/tests/system/cluster/fak
 
 .PHONY: check-cluster test-cluster
 check-cluster: $(CLUSTER_TEST_PROGS)
-	$(Q)timeout 120 python3 -B tests/system/cluster/test_cluster.py $(B)
+	$(Q)$(TALLY) cluster 120 python3 -B tests/system/cluster/test_cluster.py $(B)
 test-cluster: $(CLUSTER_TEST_PROGS)
-	$(Q)timeout 600 python3 -B tests/system/cluster/test_kill.py $(B)
+	$(Q)$(TALLY) cluster-kill 600 python3 -B tests/system/cluster/test_kill.py $(B)
 
 CHECK_TARGETS += check-cluster
 TEST_TARGETS += test-cluster

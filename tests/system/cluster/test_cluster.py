@@ -312,4 +312,4 @@ class Agents(ClusterTest):
 
 
 if __name__ == "__main__":
-    main("cluster")
+    main()

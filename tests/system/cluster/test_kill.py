@@ -117,4 +117,4 @@ class Silence(ClusterTest):
 
 
 if __name__ == "__main__":
-    main("cluster-kill")
+    main()

@@ -257,6 +257,7 @@ Test(two, loss_of_the_peer_ends_every_wait)
 	cr_assert_eq(dsm_reader_open(n[0].d, &kick, &r), 0);
 	cr_assert_eq(dsm_acquire(n[0].d, 3, DSM_WRITE, SOON), 0);
 	dsm_reader_enter(r, on_drop, &s); /* and never lets go */
+	cr_assert_eq(dsm_reader_right(r, 3), DSM_WRITE);
 	a = (struct asker){ .d = n[1].d, .gfn = 3, .right = DSM_WRITE, .deadline_ns = UINT64_MAX };
 	pthread_create(&tid, NULL, ask, &a);
 	while (!kick)
