@@ -28,7 +28,12 @@ static _Noreturn void child_main(char *const argv[], const int *fd, unsigned fds
 
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != parent)
 		_exit(EXIT_EXEC); /* the parent was gone before the promise held */
-	setsid();
+	/*
+	 * Out of the terminal's group, whose Ctrl-C is for us alone.  Not a session of its own: the kernel's autogroups
+	 * give each session an equal share of the CPU, whatever the scheduling class of its threads, so the thread that
+	 * idles in one slice (dsm/node.c, keeper) would take half a CPU from the vCPUs of another.
+	 */
+	setpgid(0, 0);
 	for (int sig = 1; sig < NSIG; sig++)
 		sigaction(sig, &dfl, NULL);
 	sigemptyset(&none);
