@@ -48,7 +48,6 @@ PROGS := $(foreach s,$(PROG_SRCS),$(call prog_of,$(s)))
 
 # Generated sources.
 GEN_OBJS := $(B)/obj/gen/cluster-config/control.pb-c.o
-CPPFLAGS_LIB = $(CPPFLAGS)
 
 .PHONY: all check test demo shell bench lint fmt clean
 all: $(PROGS)
@@ -124,6 +123,9 @@ $(foreach s,$(UNIT_SRCS),$(call test_prog,$(s:%.c=%),$(s),-lcriterion))
 # run one after another, whatever -j says: they measure time.  What they need is built before, in parallel.
 TALLY := tests/tally.sh
 export B SAN
+# What a sanitizer reports ends the program: in a forked node or behind a swallowed stderr, too, it is a failure.
+export TSAN_OPTIONS ?= halt_on_error=1
+export UBSAN_OPTIONS ?= halt_on_error=1:print_stacktrace=1
 CHECK_TARGETS :=
 TEST_TARGETS :=
 -include $(wildcard hv/*/build.mk) $(wildcard tests/*/build.mk tests/system/*/build.mk)

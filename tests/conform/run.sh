@@ -43,7 +43,7 @@ for backend in $("$fabric" list); do
 			memory "$mapping" "$backend" 2 2 2000 3 0 16
 			continue
 		fi
-		for seed in 1 2 3; do
+		for seed in 1 2; do
 			memory "$mapping" "$backend" 2 2 20000 "$seed"
 			memory "$mapping" "$backend" 3 2 10000 "$seed"
 			memory "$mapping" "$backend" 5 1 4000 "$seed"

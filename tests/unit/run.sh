@@ -9,6 +9,7 @@
 set -u
 
 limit=${UNIT_TIMEOUT:-$([ -n "${SAN:-}" ] && echo 90 || echo 30)}
+export LSAN_OPTIONS="suppressions=tests/unit/lsan.supp:print_suppressions=0"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT INT TERM
 passed=0 failed=0 skipped=0
