@@ -210,10 +210,23 @@ static int write_bytes(struct hv_slice *s, gpa_t gpa, const uint8_t *bytes, uint
 	return err;
 }
 
+/*
+ * What a PC has at its reset vector (SDM vol 3, 9.1.4): a guest that restarts "through the BIOS", as Linux does after a
+ * panic, jumps to f000:fff0.  There is no firmware; these instructions ask the reset register.
+ */
+static const uint8_t reset_vector[] = {
+	0xb0, HV_RESET_VALUE,				   /* mov al, value */
+	0xba, HV_PORT_RESET & 0xff, HV_PORT_RESET >> 8, /* mov dx, port */
+	0xee,						   /* out dx, al */
+	0xf4, 0xeb, 0xfd,				   /* 1: hlt; jmp 1b */
+};
+
 int hv_loader_write(struct hv_slice *s, const struct hv_loader *l, char text[static HV_TEXT_MAX])
 {
 	int err = write_bytes(s, HV_ACPI_START, l->acpi, l->acpi_len, text);
 
+	if (!err)
+		err = write_bytes(s, HV_RESET_VECTOR, reset_vector, sizeof(reset_vector), text);
 	for (unsigned i = 0; !err && i < l->plan.chunks_count; i++) {
 		const struct hv_boot_chunk *c = &l->plan.chunks[i];
 

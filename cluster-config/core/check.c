@@ -118,6 +118,10 @@ static void shares_check(const struct cc_topology *t, const struct cc_vm *vm, st
 				    "%lluMiB",
 				    vm->name, t->node[s->node].name, mib(CC_MEMORY_UNIT));
 	}
+	/* The first node of a VM loads the kernel, and its first vCPU starts it. */
+	if (vm->shares && !vm->share[0].vcpus)
+		cc_diag_add(d, vm->mark, "vm '%s': its first node, '%s', needs a vCPU at least",
+			    vm->name, t->node[vm->share[0].node].name);
 	if (vcpus != vm->vcpus)
 		cc_diag_add(d, vm->mark, "vm '%s': the shares have %llu vCPUs, the vm has %u",
 			    vm->name, (unsigned long long)vcpus, vm->vcpus);

@@ -26,7 +26,8 @@
 /* Firmware area in RAM, told to the guest as not usable (or as ACPI). */
 #define HV_LOW_RAM_END 0x9F000 /* usable RAM of the first megabyte ends here */
 #define HV_ACPI_START 0xE0000
-#define HV_ACPI_SIZE 0x20000 /* up to 1 MiB */
+#define HV_ACPI_SIZE 0x1FFF0 /* up to the reset vector */
+#define HV_RESET_VECTOR 0xFFFF0
 #define HV_HIGH_RAM_START 0x100000
 
 /* Ports. */
