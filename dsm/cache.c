@@ -86,9 +86,10 @@ static void punch(struct dsm *d, gfn_t gfn)
 				  memory_order_relaxed);
 }
 
+/* Every thread that waits for a page may bring a frame. */
 bool cache_full(const struct dsm *d)
 {
-	return d->cache.limit && d->cache.resident >= d->cache.limit;
+	return d->cache.limit && d->cache.resident + waiters_asking(d) > d->cache.limit;
 }
 
 uint32_t cache_victim(struct dsm *d)

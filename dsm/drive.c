@@ -379,7 +379,8 @@ static bool cache_make_room(struct dsm *d)
 		step(d, &ev);
 		evicted++;
 	}
-	return !cache_full(d) || !evicted;
+	/* With nothing on its way out there is nothing to wait for. */
+	return !cache_full(d) || (!evicted && d->drive->proto.mine < waiters_asking(d));
 }
 
 void drive_request(struct dsm *d, struct waiter *w, unsigned retry)

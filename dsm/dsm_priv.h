@@ -115,6 +115,8 @@ static inline uint8_t *frame_of(struct dsm *d, gfn_t gfn)
 /* fault.c, under dsm.lock */
 void waiters_wake(struct dsm *d, uint32_t page, enum dsm_right right);
 void waiters_room(struct dsm *d);
+/* Threads that have asked the core for a page, or are about to, and have no answer yet. */
+unsigned waiters_asking(const struct dsm *d);
 void waiters_end(struct dsm *d);
 
 /* drive.c */

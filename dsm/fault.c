@@ -88,6 +88,16 @@ void waiters_room(struct dsm *d)
 	}
 }
 
+unsigned waiters_asking(const struct dsm *d)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < WAIT_BUCKETS; i++)
+		for (const struct waiter *w = d->waiting[i]; w; w = w->next)
+			n += !w->no_room;
+	return n;
+}
+
 void waiters_end(struct dsm *d)
 {
 	for (unsigned i = 0; i < WAIT_BUCKETS; i++)

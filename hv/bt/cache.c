@@ -302,7 +302,7 @@ bool tr_claim(struct bt_translator *t, gfn_t gfn)
 	uint64_t old;
 
 	if (!w)
-		return true; /* beyond the table: no write entry is kept from it, see bt_cache_gfn_has_code */
+		return true; /* not reachable: the CPU model shows 40 address bits, the table covers them */
 	old = atomic_fetch_or(w, 1ull << t->slot);
 	if (!(old & BT_VM_WRITER))
 		return true;

@@ -9,7 +9,7 @@
  * Registers Guest GPRs live in host registers in translated code, in gpr[] while C runs.  Arithmetic flags
  *           (CF PF AF ZF SF OF) live in host flags in translated code, in rflags while C runs; all other flags
  *           are always in rflags.  x87/SSE state stays in host registers as long as fpu_live: C code that
- *           runs under it is compiled with -mgeneral-regs-only (the whole of hv/bt but state.c and run.c).
+ *           runs under it is compiled with -mgeneral-regs-only (the whole of hv/bt but engine.c and state.c).
  * Threads   The vCPU thread only, except `kick`.
  */
 #ifndef HV_BT_CPU_H
