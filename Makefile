@@ -146,6 +146,7 @@ endef
 check: deps
 	$(call run_tiers,lint unit $(CHECK_TARGETS))
 test: deps
+	$(Q)+$(MAKE) --no-print-directory guest
 	$(call run_tiers,lint unit $(CHECK_TARGETS) $(TEST_TARGETS))
 
 fmt:

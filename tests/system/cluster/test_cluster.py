@@ -217,7 +217,7 @@ class Agents(ClusterTest):
         err = r.stderr.decode()
         self.assertRegex(err, r"lab.yaml:5:5: error: node 'n1' \(127.0.0.1, port \d+\): not our agent, or another pool key")
         self.assertRegex(err, r"lab.yaml:6:5: error: node 'n2' \(127.0.0.1, port \d+\): Connection refused")
-        self.assertNotIn("n0", err)
+        self.assertNotIn("'n0'", err)
         self.assertIn("refused a connection", self.agent_log(1))
         self.assertNotIn("slice pid", self.agent_log(0) + self.agent_log(1))
 
