@@ -53,6 +53,8 @@ static bool console_output(struct hv_virtio_dev *d)
 			break;
 		}
 		r = hv_virtio_console_output(d->state, &d->mem, buf, cap);
+		if (r.bytes)
+			atomic_store(&s->console.serial_spoke, false);
 		hv_console_put(s, buf, r.bytes);
 		irq |= r.irq;
 		if (r.bytes < cap)
@@ -86,7 +88,7 @@ static void console_serve(struct hv_virtio_dev *d)
 {
 	bool irq = console_output(d);
 
-	if (hv_virtio_mmio_running(d->mmio))
+	if (hv_virtio_mmio_running(d->mmio) && !atomic_load(&d->dev.slice->console.serial_spoke))
 		irq |= console_input(d);
 	if (irq)
 		hv_irq_pulse(d->dev.slice, d->gsi);

@@ -46,8 +46,10 @@ static const struct hv_device_ops ioapic_ops = { .name = "ioapic",
 
 static void serial_effects(struct hv_slice *s, const struct hv_serial_effects *fx)
 {
-	if (fx->sent)
+	if (fx->sent) {
+		atomic_store(&s->console.serial_spoke, true);
 		hv_console_put(s, &fx->byte, 1);
+	}
 	if (fx->irq_edge)
 		hv_irq_pulse(s, HV_GSI_COM1);
 	if (fx->rx_room)
@@ -84,7 +86,7 @@ void hv_board_input(struct hv_slice *s)
 	struct hv_board *b = &s->board;
 	uint8_t byte;
 
-	if (!b->serial_here || hv_virtio_console_up(s))
+	if (!b->serial_here || (!atomic_load(&s->console.serial_spoke) && hv_virtio_console_up(s)))
 		return;
 	pthread_mutex_lock(&b->serial_dev.lock);
 	while (hv_serial_can_receive(&b->serial) && hv_console_peek(s, &byte, 1)) {

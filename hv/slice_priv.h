@@ -152,6 +152,8 @@ struct hv_console {
 	struct hv_ring out, in; /* lock */
 	uint64_t dropped;       /* lock: output that did not fit */
 	bool any;               /* io thread: the first byte was reported */
+	/* What the guest wrote to last, the serial port or the virtio console, is where it reads what is typed. */
+	_Atomic bool serial_spoke;
 };
 
 /* --- io.c: the thread behind the devices ----------------------------------------------------------------------------- */
