@@ -112,6 +112,16 @@ static inline uint8_t *frame_of(struct dsm *d, gfn_t gfn)
 	return d->alias + (gfn << PAGE_SHIFT);
 }
 
+/* For the mappings: publishes what this node holds.  Under dsm.lock. */
+static inline void state_set(struct dsm *d, gfn_t gfn, enum dsm_right right)
+{
+	uint8_t st = atomic_load_explicit(&d->state[gfn], memory_order_relaxed);
+
+	/* Release orders the page's bytes (FILL) before the right; readers load with acquire. */
+	atomic_store_explicit(&d->state[gfn], (uint8_t)((st & ~ST_RIGHT) | right),
+			      memory_order_release);
+}
+
 /* fault.c, under dsm.lock */
 void waiters_wake(struct dsm *d, uint32_t page, enum dsm_right right);
 void waiters_room(struct dsm *d);

@@ -105,15 +105,6 @@ static void tlb_close(void *map)
 	free(m);
 }
 
-static void state_set(struct dsm *d, gfn_t gfn, enum dsm_right right)
-{
-	uint8_t st = atomic_load_explicit(&d->state[gfn], memory_order_relaxed);
-
-	/* Release orders the page's bytes (FILL) before the right; readers load with acquire. */
-	atomic_store_explicit(&d->state[gfn], (uint8_t)((st & ~ST_RIGHT) | right),
-			      memory_order_release);
-}
-
 static void tlb_grant(struct dsm *d, gfn_t gfn, enum dsm_right right)
 {
 	state_set(d, gfn, right);

@@ -95,14 +95,6 @@ static int uffd_open(struct dsm *d, void **out)
 	return 0;
 }
 
-static void state_set(struct dsm *d, gfn_t gfn, enum dsm_right right)
-{
-	uint8_t st = atomic_load_explicit(&d->state[gfn], memory_order_relaxed);
-
-	atomic_store_explicit(&d->state[gfn], (uint8_t)((st & ~ST_RIGHT) | right),
-			      memory_order_release);
-}
-
 static void protect(struct uffd *m, uint8_t *at, bool on)
 {
 	struct uffdio_writeprotect wp = {
