@@ -8,20 +8,22 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
+#include "interconnect/core/frame.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { AT_DELIVER, AT_UNMAPPED, AT_TIMER, AT_THREAD };
+enum { AT_DELIVER, AT_UNMAPPED, AT_TIMER, AT_THREAD, AT_CRASH, AT_LOST };
 
 struct occasion {
 	uint64_t at_ns, order; /* order: of scheduling, so that equal times stay in sequence */
 	uint8_t kind;
 	node_id node, from;
 	uint16_t thread;
+	uint16_t hops; /* links crossed since the request that all this answers */
 	uint32_t page;
-	uint8_t body[WIRE_MSG_BYTES];
+	uint8_t frame[IC_FRAME_HEADER + WIRE_MSG_BYTES];
 	uint64_t data; /* the page's bytes */
 };
 
@@ -44,6 +46,12 @@ struct thread {
 	unsigned waits_for;	 /* index into page[] */
 };
 
+struct link {
+	uint64_t last_ns; /* arrival of the last message */
+	uint32_t tx_seq, rx_seq;
+	bool lost; /* as the receiver sees it */
+};
+
 struct sim {
 	struct sim_config cfg;
 	struct sim_result *res;
@@ -54,8 +62,9 @@ struct sim {
 	struct cell *cell;     /* [node][page] */
 	struct thread *thread; /* [node][thread] */
 	uint64_t *latest;      /* [page] */
-	uint64_t *link_ns;     /* [from][to] last arrival */
+	struct link *link;     /* [from][to] */
 	uint64_t *pause_ns;    /* [node] until */
+	bool *dead;            /* [node] */
 	unsigned *foreign;     /* [node] foreign pages mapped */
 	struct occasion *heap;
 	size_t heap_count, heap_max;
@@ -63,6 +72,11 @@ struct sim {
 	unsigned running; /* threads that have not ended */
 	struct proto_effects fx;
 };
+
+static struct link *link_at(struct sim *s, unsigned from, unsigned to)
+{
+	return &s->link[from * s->cfg.nodes + to];
+}
 
 static struct cell *cell_at(struct sim *s, unsigned node, uint32_t page)
 {
@@ -138,27 +152,44 @@ static void thread_soon(struct sim *s, unsigned node, unsigned t, uint64_t max_n
 
 /* --- effects ------------------------------------------------------------------------------------------ */
 
-static void fx_send(struct sim *s, unsigned node, const struct proto_effect *e)
+/* Loss that the transport repairs: the link stands still, then everything comes, in order. */
+static uint64_t stall_ns(struct sim *s)
 {
-	uint64_t *link = &s->link_ns[node * s->cfg.nodes + e->to];
+	if (!(s->cfg.faults & SIM_STALLS) || rng_below(&s->rng, 500))
+		return 0;
+	s->res->stalls++;
+	return draw_ns(s, 20 * NS_PER_MS);
+}
+
+static void fx_send(struct sim *s, unsigned node, const struct proto_effect *e, unsigned hops)
+{
+	struct link *link = link_at(s, node, e->to);
 	struct cell *c = cell_at(s, node, e->msg.page);
 	struct occasion o = { .kind = AT_DELIVER, .node = e->to, .from = (node_id)node,
-			      .data = c->value, .page = e->msg.page };
-	uint64_t at = s->now_ns + 1000 + draw_ns(s, s->cfg.delay_us * NS_PER_US);
+			      .data = c->value, .page = e->msg.page, .hops = (uint16_t)(hops + 1) };
+	struct ic_frame fr = { .body_len = WIRE_MSG_BYTES, .epoch = 1, .seq = link->tx_seq++ };
+	uint64_t at = s->now_ns + 1000 + draw_ns(s, s->cfg.delay_us * NS_PER_US) + stall_ns(s);
 
 	if (e->msg.bytes == PROTO_BYTES_PAGE && c->mapped == PROTO_WRITE)
 		broken(s, "I3: bytes leave while they can be written");
 	if ((e->msg.kind == PROTO_ACK || e->msg.kind == PROTO_RETURN) && c->mapped != PROTO_NONE)
 		broken(s, "I3: answered before unmapped");
-	*link = at > *link ? at : *link;
-	o.at_ns = *link;
-	wire_encode(&e->msg, o.body);
+	link->last_ns = at > link->last_ns ? at : link->last_ns;
+	o.at_ns = link->last_ns;
+	ic_frame_encode(&fr, o.frame);
+	wire_encode(&e->msg, o.frame + IC_FRAME_HEADER);
 	s->res->messages++;
 	occasion_put(s, o);
+	if ((s->cfg.faults & SIM_DOUBLES) && rng_below(&s->rng, 5000) == 0) {
+		s->res->doubles++;
+		occasion_put(s, o);
+	}
 }
 
-static void wake(struct sim *s, unsigned node, uint32_t page, uint8_t right)
+static void wake(struct sim *s, unsigned node, uint32_t page, uint8_t right, unsigned hops)
 {
+	s->res->hops += hops;
+	s->res->grants++;
 	for (unsigned t = 0; t < s->cfg.threads; t++) {
 		struct thread *th = &s->thread[node * s->cfg.threads + t];
 
@@ -182,10 +213,11 @@ static void fx_perform(struct sim *s, unsigned node, const struct proto_effect *
 		       const struct occasion *cause, struct thread *asker)
 {
 	struct cell *c = cell_at(s, node, e->page);
+	uint16_t hops = cause ? cause->hops : 0;
 
 	switch (e->kind) {
 	case PROTO_FX_SEND:
-		fx_send(s, node, e);
+		fx_send(s, node, e, hops);
 		break;
 	case PROTO_FX_FILL:
 	case PROTO_FX_ZERO:
@@ -205,14 +237,14 @@ static void fx_perform(struct sim *s, unsigned node, const struct proto_effect *
 		c->target = e->right;
 		occasion_put(s, (struct occasion){ .at_ns = s->now_ns + draw_ns(s, 10 * NS_PER_US),
 						   .kind = AT_UNMAPPED, .node = (node_id)node,
-						   .page = e->page });
+						   .page = e->page, .hops = hops });
 		break;
 	case PROTO_FX_WAKE:
-		wake(s, node, e->page, e->right);
+		wake(s, node, e->page, e->right, hops);
 		break;
 	case PROTO_FX_TIMER:
 		occasion_put(s, (struct occasion){ .at_ns = e->at_ns, .kind = AT_TIMER,
-						   .node = (node_id)node, .page = e->page });
+						   .node = (node_id)node, .page = e->page, .hops = hops });
 		break;
 	case PROTO_FX_DROP:
 		c->value = ~0ull; /* rubbish that nobody may ever read */
@@ -327,6 +359,61 @@ static void thread_run(struct sim *s, unsigned node, unsigned t)
 	thread_soon(s, node, t, 5 * NS_PER_US);
 }
 
+/* --- losses ------------------------------------------------------------------------------------------- */
+
+/* `node` learns that `from` is gone; nothing of it is heard after this. */
+static void peer_lost(struct sim *s, unsigned node, node_id from)
+{
+	struct link *link = link_at(s, from, node);
+	struct proto_event ev = { .kind = PROTO_EV_PEER_LOST, .from = from };
+
+	if (link->lost)
+		return;
+	TRACE(s, "n%u loses n%u\n", node, from);
+	link->lost = true;
+	s->res->links_lost++;
+	step(s, node, &ev, NULL, NULL);
+}
+
+static void peer_lost_later(struct sim *s, unsigned node, node_id from)
+{
+	occasion_put(s, (struct occasion){ .at_ns = s->now_ns + draw_ns(s, 2 * NS_PER_MS), .kind = AT_LOST,
+					   .node = (node_id)node, .from = from });
+}
+
+static void node_crash(struct sim *s, unsigned node)
+{
+	TRACE(s, "n%u crashes\n", node);
+	s->dead[node] = true;
+	s->res->crashes++;
+	for (unsigned t = 0; t < s->cfg.threads; t++)
+		s->running -= s->thread[node * s->cfg.threads + t].state != ENDED;
+	for (unsigned n = 0; n < s->cfg.nodes; n++)
+		if (n != node && !s->dead[n])
+			peer_lost_later(s, n, (node_id)node);
+}
+
+/* What came is the next message of its link, or the link is over. */
+static bool message_take(struct sim *s, const struct occasion *o, struct proto_msg *msg)
+{
+	struct link *link = link_at(s, o->from, o->node);
+	struct ic_frame fr;
+
+	if (link->lost)
+		return false;
+	if (ic_frame_decode(o->frame, sizeof(o->frame), 1, 1, link->rx_seq, &fr) != IC_FRAME_OK) {
+		peer_lost(s, o->node, o->from);
+		peer_lost_later(s, o->from, o->node);
+		return false;
+	}
+	link->rx_seq++;
+	/* Whether a page travels with it is what byte 3 says; the simulated data has no length. */
+	if (!wire_decode(o->frame + IC_FRAME_HEADER, WIRE_MSG_BYTES,
+			 o->frame[IC_FRAME_HEADER + 3] == PROTO_BYTES_PAGE ? PAGE_SIZE : 0, msg))
+		broken(s, "a message does not survive the wire");
+	return true;
+}
+
 /* --- the run ------------------------------------------------------------------------------------------ */
 
 static void occasion_happen(struct sim *s, const struct occasion *o)
@@ -337,10 +424,8 @@ static void occasion_happen(struct sim *s, const struct occasion *o)
 	switch (o->kind) {
 	case AT_DELIVER:
 		ev.kind = PROTO_EV_MESSAGE;
-		/* Whether a page travels with it is what byte 3 says; the simulated data has no length. */
-		if (!wire_decode(o->body, sizeof(o->body), o->body[3] == PROTO_BYTES_PAGE ? PAGE_SIZE : 0,
-				 &ev.msg))
-			broken(s, "a message does not survive the wire");
+		if (!message_take(s, o, &ev.msg))
+			return;
 		TRACE(s, "n%u <- n%u %s p%u right %u acks %u\n", o->node, o->from,
 		      proto_kind_name(ev.msg.kind), ev.msg.page, ev.msg.right, ev.msg.acks);
 		break;
@@ -355,6 +440,12 @@ static void occasion_happen(struct sim *s, const struct occasion *o)
 		break;
 	case AT_THREAD:
 		thread_run(s, o->node, o->thread);
+		return;
+	case AT_CRASH:
+		node_crash(s, o->node);
+		return;
+	case AT_LOST:
+		peer_lost(s, o->node, o->from);
 		return;
 	}
 	step(s, o->node, &ev, o, NULL);
@@ -416,7 +507,8 @@ static void sim_open(struct sim *s)
 	s->cell = zalloc((size_t)c->nodes * c->pages, sizeof(*s->cell));
 	s->thread = zalloc((size_t)c->nodes * c->threads, sizeof(*s->thread));
 	s->latest = zalloc(c->pages, sizeof(*s->latest));
-	s->link_ns = zalloc((size_t)c->nodes * c->nodes, sizeof(*s->link_ns));
+	s->link = zalloc((size_t)c->nodes * c->nodes, sizeof(*s->link));
+	s->dead = zalloc(c->nodes, sizeof(*s->dead));
 	s->pause_ns = zalloc(c->nodes, sizeof(*s->pause_ns));
 	s->foreign = zalloc(c->nodes, sizeof(*s->foreign));
 	for (unsigned n = 0; n < c->nodes; n++) {
@@ -436,6 +528,9 @@ static void sim_open(struct sim *s)
 		}
 	}
 	s->running = c->nodes * c->threads;
+	if (c->faults & SIM_CRASHES)
+		occasion_put(s, (struct occasion){ .at_ns = draw_ns(s, 50 * NS_PER_MS), .kind = AT_CRASH,
+						   .node = (node_id)rng_below(&s->rng, c->nodes) });
 }
 
 static void sim_close(struct sim *s)
@@ -447,7 +542,8 @@ static void sim_close(struct sim *s)
 	free(s->cell);
 	free(s->thread);
 	free(s->latest);
-	free(s->link_ns);
+	free(s->link);
+	free(s->dead);
 	free(s->pause_ns);
 	free(s->foreign);
 	free(s->heap);
@@ -472,7 +568,9 @@ void sim_config_draw(struct sim_config *cfg, uint64_t seed)
 	cfg->span_max = 1 + (unsigned)rng_below(&r, cfg->nodes > 16 ? 2 : 8);
 	if (cfg->cache && cfg->cache < cfg->span_max)
 		cfg->cache = cfg->span_max;
-	cfg->pauses = rng_below(&r, 2);
+	cfg->faults = (unsigned)rng_below(&r, 4); /* pauses, stalls */
+	if (rng_below(&r, 4) == 0)		  /* what ends the VM ends the checks of liveness too */
+		cfg->faults |= rng_below(&r, 2) ? SIM_CRASHES : SIM_DOUBLES;
 }
 
 /* No run of this size takes so many steps unless threads only snatch pages from each other. */
@@ -488,7 +586,9 @@ void sim_run(const struct sim_config *cfg, struct sim_result *out)
 		struct occasion o = occasion_take(&s);
 
 		s.now_ns = o.at_ns > s.now_ns ? o.at_ns : s.now_ns;
-		if (s.cfg.pauses && rng_below(&s.rng, 2000) == 0)
+		if (s.dead[o.node])
+			continue;
+		if ((s.cfg.faults & SIM_PAUSES) && rng_below(&s.rng, 2000) == 0)
 			s.pause_ns[o.node] = s.now_ns + draw_ns(&s, 5 * NS_PER_MS);
 		if (s.pause_ns[o.node] > s.now_ns) {
 			/* The node sleeps.  All of its occasions move to the same time and keep their order. */
@@ -500,9 +600,9 @@ void sim_run(const struct sim_config *cfg, struct sim_result *out)
 		if (out->steps > STEPS_MAX)
 			broken(&s, "I8: threads do not get on");
 	}
-	if (!out->broken && s.running)
+	if (!out->broken && s.running && !out->links_lost)
 		broken(&s, "I8: a thread waits for ever");
-	if (!out->broken)
+	if (!out->broken && !out->links_lost)
 		check_rest(&s);
 	out->time_ns = s.now_ns;
 	sim_close(&s);

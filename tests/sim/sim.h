@@ -3,8 +3,11 @@
  * tests/sim/sim.h - a VM of up to 128 nodes around the production protocol core, in virtual time.
  *
  * What      Threads run random instructions that need one to eight pages at once; links delay (in order per
- *           pair); unmapping takes time; nodes pause; caches are small.  Every read is compared with the
- *           last write.  Messages pass through wire_encode and wire_decode.
+ *           pair), stall and double frames; unmapping takes time; nodes pause and crash; caches are small.  Every
+ *           read is compared with the last write.  Messages pass through the production wire and frame code.
+ *           A stalled link is what a loss looks like above a transport that repeats; a doubled frame must be refused
+ *           by the frame decoder, which ends the link.  Once a node or a link is lost, waits may be for ever, but no
+ *           thread may ever read old bytes.
  * Owns      struct sim and all it points to.   Threads  One.   I/O  A trace on stdout when asked for.
  * Limits    NODES_MAX nodes; the seed decides everything: same seed, same run.
  */
@@ -17,6 +20,8 @@
 
 #define SIM_SPAN 8 /* pages that one instruction can need */
 
+enum sim_fault { SIM_PAUSES = 1, SIM_STALLS = 2, SIM_DOUBLES = 4, SIM_CRASHES = 8 };
+
 struct sim_config {
 	uint64_t seed;
 	unsigned nodes, pages, threads; /* threads per node */
@@ -25,12 +30,15 @@ struct sim_config {
 	unsigned cache;			/* foreign pages that a node holds before it evicts; 0: no bound */
 	unsigned delay_us;		/* longest delay of a link */
 	unsigned write_percent, span_max;
-	bool pauses, trace;
+	unsigned faults; /* enum sim_fault, a set */
+	bool trace;
 };
 
 struct sim_result {
 	const char *broken; /* NULL: all held */
 	uint64_t time_ns, steps, instructions, requests, messages, retries_max, drops;
+	uint64_t hops, grants; /* links that a request and its answer crossed one after another, over all grants */
+	uint64_t stalls, doubles, crashes, links_lost;
 	uint64_t wait_max_ns; /* longest time that one instruction took */
 };
 

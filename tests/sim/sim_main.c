@@ -4,7 +4,7 @@
  *
  *   sim [--seeds N] [--from S]     N seeds from S on (default 200 from 1)
  *   sim --seed S [--trace]         one seed, with every event
- *   sim --growth                   messages per request as nodes grow from 2 to 128
+ *   sim --growth                   messages and hops per request as nodes grow from 2 to 128
  *
  * Threads  One.   I/O  stdout.
  */
@@ -18,9 +18,10 @@
 static void config_print(const struct sim_config *c)
 {
 	printf("  %u nodes x %u threads, %u pages, %u instructions each, %u requests, cache %u, delay %u us, "
-	       "writes %u %%, span %u%s\n",
+	       "writes %u %%, span %u%s%s%s%s\n",
 	       c->nodes, c->threads, c->pages, c->ops, c->requests, c->cache, c->delay_us, c->write_percent,
-	       c->span_max, c->pauses ? ", pauses" : "");
+	       c->span_max, c->faults & SIM_PAUSES ? ", pauses" : "", c->faults & SIM_STALLS ? ", stalls" : "",
+	       c->faults & SIM_DOUBLES ? ", doubled frames" : "", c->faults & SIM_CRASHES ? ", a crash" : "");
 }
 
 static int seed_run(uint64_t seed, bool trace, struct sim_result *total)
@@ -35,6 +36,10 @@ static int seed_run(uint64_t seed, bool trace, struct sim_result *total)
 	total->requests += r.requests;
 	total->messages += r.messages;
 	total->drops += r.drops;
+	total->stalls += r.stalls;
+	total->doubles += r.doubles;
+	total->crashes += r.crashes;
+	total->links_lost += r.links_lost;
 	if (total->retries_max < r.retries_max)
 		total->retries_max = r.retries_max;
 	if (total->wait_max_ns < r.wait_max_ns)
@@ -49,21 +54,30 @@ static int seed_run(uint64_t seed, bool trace, struct sim_result *total)
 	return 1;
 }
 
+/* What a grant costs where pages are plenty for the nodes, and where all want the same few. */
+static int growth_row(unsigned nodes, unsigned pages)
+{
+	struct sim_config c = { .seed = nodes, .nodes = nodes, .pages = pages, .threads = 1, .ops = 20000 / nodes,
+				.requests = 16, .delay_us = 16, .write_percent = 30, .span_max = 1 };
+	struct sim_result r;
+
+	sim_run(&c, &r);
+	printf(" | %9llu %8.2f %8.2f", (unsigned long long)r.requests,
+	       (double)r.messages / (double)r.requests, (double)r.hops / (double)r.grants);
+	return r.broken != NULL;
+}
+
 static int growth(void)
 {
 	int violations = 0;
 
-	printf("%6s %12s %20s %12s\n", "nodes", "requests", "messages/request", "steps");
+	printf("      | %-27s | %-27s\n", "64 pages for each node", "8 pages in all");
+	printf("nodes | %9s %8s %8s | %9s %8s %8s\n", "requests", "messages", "hops", "requests", "messages", "hops");
 	for (unsigned n = 2; n <= NODES_MAX; n *= 2) {
-		struct sim_config c = { .seed = n, .nodes = n, .pages = 32, .threads = 1,
-					.ops = 20000 / n, .requests = 16, .delay_us = 16,
-					.write_percent = 30, .span_max = 1 };
-		struct sim_result r;
-
-		sim_run(&c, &r);
-		violations += r.broken != NULL;
-		printf("%6u %12llu %20.2f %12llu\n", n, (unsigned long long)r.requests,
-		       (double)r.messages / (double)r.requests, (unsigned long long)r.steps);
+		printf("%5u", n);
+		violations += growth_row(n, 64 * n);
+		violations += growth_row(n, 8);
+		printf("\n");
 	}
 	return violations;
 }
@@ -94,10 +108,12 @@ int main(int argc, char **argv)
 	for (unsigned long long i = 0; i < seeds && violations < 10; i++)
 		violations += seed_run(from + i, trace, &total);
 	printf("sim: %llu seeds, %llu steps, %llu instructions, %llu requests, %llu messages, %llu drops, "
-	       "at most %llu retries and %.0f ms of virtual time for an instruction, %.1f s\n",
+	       "%llu stalls, %llu doubled frames, %llu crashes, %llu links lost, at most %llu retries and %.0f ms of virtual time for an instruction, %.1f s\n",
 	       seeds, (unsigned long long)total.steps, (unsigned long long)total.instructions,
 	       (unsigned long long)total.requests, (unsigned long long)total.messages,
-	       (unsigned long long)total.drops, (unsigned long long)total.retries_max,
+	       (unsigned long long)total.drops, (unsigned long long)total.stalls,
+	       (unsigned long long)total.doubles, (unsigned long long)total.crashes,
+	       (unsigned long long)total.links_lost, (unsigned long long)total.retries_max,
 	       (double)total.wait_max_ns / 1e6,
 	       (double)(clock_now_ns() - began_ns) / 1e9);
 	printf("%d passed, %d failed, 0 skipped\n", !violations, !!violations);
