@@ -175,6 +175,9 @@ void proto_step(struct proto *p, const struct proto_event *ev, struct proto_effe
 	case PROTO_EV_TIMER:
 		node_timer(&s, ev->page);
 		break;
+	case PROTO_EV_HOLD:
+		node_hold(&s, ev->page, ev->until_ns);
+		break;
 	case PROTO_EV_EVICT:
 		node_evict(&s, ev->page);
 		break;

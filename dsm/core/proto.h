@@ -35,6 +35,8 @@
  *   I7  Pools never run out: see struct proto_config.requests.
  *   I8  Every request is answered (liveness): from every state the grant can be reached, and no state
  *       without enabled moves has a waiter.
+ *   I10 No circle of waiters: a pinned page is held for a thread that has all it needs, or that waits for a page with
+ *       a higher number.  (The shell's duty: PROTO_EV_HOLD.)
  *   I9  Message budgets: a read <= 4 messages, a write <= 4 + 2 per sharer, an eviction <= 3; a grant among
  *       home's own pages that nobody else holds: 0.
  */
@@ -94,6 +96,14 @@ enum proto_event_kind {
 	PROTO_EV_UNMAPPED,
 	/* The time of a TIMER effect for `page` has come.  A stray or early one is harmless. */
 	PROTO_EV_TIMER,
+	/*
+	 * A right held on `page` stays until `until_ns`, at most hold_max_ns from now; or, with PROTO_HOLD_PINNED, until
+	 * another HOLD says when.  For an instruction that keeps losing one of its pages while it waits for the
+	 * next: it takes them again in ascending order of their numbers, and pins each.  Who waits then holds only
+	 * lower pages than the one it waits for, so no circle of waiters can close (I10).  Nothing when no right
+	 * is held any more.
+	 */
+	PROTO_EV_HOLD,
 	/* The shell wants the frame of `page` back (cache full).  Ends with DROP, unless the page is homed here,
 	 * not held, or has a request or revocation in flight: then nothing happens, pick another victim. */
 	PROTO_EV_EVICT,
@@ -108,9 +118,12 @@ struct proto_event {
 	uint8_t retry; /* REQUEST */
 	node_id from;  /* MESSAGE, PEER_LOST */
 	uint32_t page; /* all but MESSAGE (there msg.page) and PEER_LOST; below dir->pages */
-	uint64_t now_ns; /* monotonic */
+	uint64_t now_ns;   /* monotonic */
+	uint64_t until_ns; /* HOLD */
 	struct proto_msg msg;
 };
+
+#define PROTO_HOLD_PINNED UINT64_MAX
 
 /* --- effects: what the shell must do, in order, before the next step --- */
 enum proto_effect_kind {

@@ -31,6 +31,7 @@ void node_request(struct step *s, uint32_t page, uint8_t right, uint8_t retry);
 void node_evict(struct step *s, uint32_t page);
 void node_unmapped(struct step *s, uint32_t page);
 void node_timer(struct step *s, uint32_t page);
+void node_hold(struct step *s, uint32_t page, uint64_t until_ns);
 bool node_fwd(struct step *s, node_id from, const struct proto_msg *m);
 bool node_inv(struct step *s, node_id from, const struct proto_msg *m);
 bool node_grant(struct step *s, node_id from, const struct proto_msg *m);

@@ -11,10 +11,14 @@
  * old one.  A stale stamp that the wrap makes look young costs at most one hold. */
 #define STAMP_SHIFT 12
 #define STAMP_MASK 0xfffffu
+#define STAMP_PINNED STAMP_MASK /* PROTO_EV_HOLD without end; no time has this stamp */
+#define LEFT_PINNED UINT32_MAX
 
 static uint32_t stamp_of(uint64_t ns)
 {
-	return (uint32_t)(ns >> STAMP_SHIFT) & STAMP_MASK;
+	uint32_t stamp = (uint32_t)(ns >> STAMP_SHIFT) & STAMP_MASK;
+
+	return stamp == STAMP_PINNED ? 0 : stamp;
 }
 
 static uint32_t stamp_at_rest(const struct proto_page *pg)
@@ -106,24 +110,37 @@ static uint64_t hold_length(const struct step *s, uint32_t page, uint8_t retry)
 	return c->hold_ns << k < c->hold_max_ns ? c->hold_ns << k : c->hold_max_ns;
 }
 
+static uint32_t stamp_get(const struct step *s, const struct proto_page *pg)
+{
+	return pg->busy ? s->p->flight[get_le16(pg->low)].hold : stamp_at_rest(pg);
+}
+
+static void stamp_put(struct step *s, struct proto_page *pg, uint32_t stamp)
+{
+	if (pg->busy)
+		s->p->flight[get_le16(pg->low)].hold = stamp;
+	else
+		stamp_rest(pg, stamp);
+}
+
 static void hold_set(struct step *s, uint32_t page, uint8_t retry)
 {
 	struct proto_page *pg = &s->p->page[page];
 	uint64_t hold = hold_length(s, page, retry);
 	uint64_t end = s->now_ns + (hold ? hold + (1u << STAMP_SHIFT) - 1 : 0);
 
-	if (pg->busy)
-		proto_flight_of(s->p, page)->hold = stamp_of(end);
-	else
-		stamp_rest(pg, stamp_of(end));
+	if (stamp_get(s, pg) != STAMP_PINNED)
+		stamp_put(s, pg, stamp_of(end));
 }
 
-/* Stamp units that the hold still lasts, 0 when it is over. */
+/* Stamp units that the hold still lasts, 0 when it is over, LEFT_PINNED when it has no end. */
 static uint32_t hold_left(const struct step *s, const struct proto_page *pg)
 {
-	uint32_t stamp = pg->busy ? s->p->flight[get_le16(pg->low)].hold : stamp_at_rest(pg);
+	uint32_t stamp = stamp_get(s, pg);
 	uint32_t left = (stamp - stamp_of(s->now_ns)) & STAMP_MASK;
 
+	if (stamp == STAMP_PINNED)
+		return LEFT_PINNED;
 	/* Rounding up adds a unit, and where `now` stands within its own another. */
 	return left <= (s->p->cfg.hold_max_ns >> STAMP_SHIFT) + 2 ? left : 0;
 }
@@ -340,19 +357,39 @@ void node_unmapped(struct step *s, uint32_t page)
 	flight_settle(s, pg);
 }
 
-void node_timer(struct step *s, uint32_t page)
+/* A revocation that may have to wait for the end of the hold; of a pinned page for PROTO_EV_HOLD. */
+static void revoke_when_over(struct step *s, uint32_t page, struct proto_flight *fl)
 {
-	struct proto_page *pg = &s->p->page[page];
-	struct proto_flight *fl = proto_flight_of(s->p, page);
-	uint32_t left;
+	uint32_t left = hold_left(s, &s->p->page[page]);
 
-	if (!fl || fl->revoke != PROTO_REVOKE_HELD)
-		return;
-	left = hold_left(s, pg);
+	fl->revoke = PROTO_REVOKE_HELD;
 	if (left == 0)
 		revoke_unmap(s, page, fl);
-	else
+	else if (left != LEFT_PINNED)
 		fx_put(s, PROTO_FX_TIMER, page)->at_ns = s->now_ns + ((uint64_t)left << STAMP_SHIFT);
+}
+
+void node_timer(struct step *s, uint32_t page)
+{
+	struct proto_flight *fl = proto_flight_of(s->p, page);
+
+	if (fl && fl->revoke == PROTO_REVOKE_HELD)
+		revoke_when_over(s, page, fl);
+}
+
+void node_hold(struct step *s, uint32_t page, uint64_t until_ns)
+{
+	struct proto_page *pg = &s->p->page[page];
+	uint64_t most = s->now_ns + s->p->cfg.hold_max_ns;
+
+	if (pg->right == PROTO_NONE)
+		return;
+	if (until_ns == PROTO_HOLD_PINNED) {
+		stamp_put(s, pg, STAMP_PINNED);
+		return;
+	}
+	stamp_put(s, pg, stamp_of(until_ns < most ? until_ns : most));
+	node_timer(s, page);
 }
 
 /* Lower the page for `m` now, or when its hold is over.  False when no record is free (I7). */
@@ -361,7 +398,6 @@ static bool revoke_begin(struct step *s, const struct proto_msg *m, uint8_t byte
 	struct proto_page *pg = &s->p->page[m->page];
 	struct proto_flight why = { .cause = m->kind, .to = m->node, .acks = m->acks, .bytes = bytes };
 	struct proto_flight *fl = proto_flight_of(s->p, m->page);
-	uint32_t left = hold_left(s, pg);
 
 	if (pg->right <= (m->kind == PROTO_FWD_READ ? PROTO_READ : PROTO_NONE)) {
 		ASSERT(!fl || fl->evict == PROTO_EVICT_NO || m->kind == PROTO_FWD_READ);
@@ -375,13 +411,7 @@ static bool revoke_begin(struct step *s, const struct proto_msg *m, uint8_t byte
 	fl->to = why.to;
 	fl->acks = why.acks;
 	fl->bytes = why.bytes;
-	if (left == 0) {
-		revoke_unmap(s, m->page, fl);
-	} else {
-		fl->revoke = PROTO_REVOKE_HELD;
-		fx_put(s, PROTO_FX_TIMER, m->page)->at_ns =
-			s->now_ns + ((uint64_t)left << STAMP_SHIFT);
-	}
+	revoke_when_over(s, m->page, fl);
 	return true;
 }
 

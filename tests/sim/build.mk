@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# tests/sim/build.mk - `make sim [SEEDS=200]`: seeded runs of the protocol core, every read checked.
+# tests/sim/build.mk - `make sim [SEEDS=1000]`: seeded runs of the protocol core, every read checked.
 
-SEEDS ?= 200
+SEEDS ?= 1000
 $(call test_prog,tests/sim/sim,tests/sim/sim_main.c tests/sim/sim.c,)
 
 .PHONY: sim

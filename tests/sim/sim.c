@@ -35,6 +35,9 @@ struct cell {
 
 enum thread_state { RUNS, WAITS, PARKED, ENDED };
 
+/* A page that was lost so often is taken in order.  The shell's number is in dsm/fault.c. */
+#define COLLECT_AFTER 4
+
 struct thread {
 	uint8_t state;
 	unsigned left;	 /* instructions */
@@ -44,6 +47,8 @@ struct thread {
 	uint8_t right[SIM_SPAN];
 	uint8_t asked[SIM_SPAN]; /* times */
 	unsigned waits_for;	 /* index into page[] */
+	bool collects;		 /* takes its pages in ascending order and pins each; needs is sorted */
+	unsigned pins;		 /* page[0 .. pins) are pinned */
 };
 
 struct link {
@@ -70,6 +75,7 @@ struct sim {
 	size_t heap_count, heap_max;
 	uint64_t now_ns, orders;
 	unsigned running; /* threads that have not ended */
+	bool pin_due;	  /* a thread that collects was woken in this step */
 	struct proto_effects fx;
 };
 
@@ -193,9 +199,13 @@ static void wake(struct sim *s, unsigned node, uint32_t page, uint8_t right, uns
 	for (unsigned t = 0; t < s->cfg.threads; t++) {
 		struct thread *th = &s->thread[node * s->cfg.threads + t];
 
-		if (th->state == WAITS && th->page[th->waits_for] == page &&
-		    th->right[th->waits_for] <= right)
-			thread_soon(s, node, t, 20 * NS_PER_US);
+		if (th->state != WAITS || th->page[th->waits_for] != page ||
+		    th->right[th->waits_for] > right)
+			continue;
+		s->pin_due |= th->collects;
+		if (th->collects)
+			th->pins = th->waits_for + 1;
+		thread_soon(s, node, t, 20 * NS_PER_US);
 	}
 }
 
@@ -265,6 +275,8 @@ static void fx_perform(struct sim *s, unsigned node, const struct proto_effect *
 	}
 }
 
+static void step_pins(struct sim *s, unsigned node);
+
 static void step(struct sim *s, unsigned node, struct proto_event *ev, const struct occasion *cause,
 		 struct thread *asker)
 {
@@ -278,9 +290,81 @@ static void step(struct sim *s, unsigned node, struct proto_event *ev, const str
 		      e->right, e->to, e->kind == PROTO_FX_SEND ? proto_kind_name(e->msg.kind) : "");
 		fx_perform(s, node, e, cause, asker);
 	}
+	if (s->pin_due)
+		step_pins(s, node);
 }
 
 /* --- threads ------------------------------------------------------------------------------------------ */
+
+static void hold(struct sim *s, unsigned node, uint32_t page, uint64_t until_ns)
+{
+	struct proto_event ev = { .kind = PROTO_EV_HOLD, .page = page, .until_ns = until_ns };
+
+	step(s, node, &ev, NULL, NULL);
+}
+
+/* Before anything else happens at this node: what a collecting thread was just given is pinned. */
+static void step_pins(struct sim *s, unsigned node)
+{
+	s->pin_due = false;
+	for (unsigned t = 0; t < s->cfg.threads; t++) {
+		const struct thread *th = &s->thread[node * s->cfg.threads + t];
+
+		if (th->collects && th->pins)
+			hold(s, node, th->page[th->pins - 1], PROTO_HOLD_PINNED);
+	}
+}
+
+/* From here on in order of page numbers, each page once with the strongest right. */
+static void collect_begin(struct thread *th)
+{
+	unsigned kept = 0;
+
+	for (unsigned i = 1; i < th->needs; i++)
+		for (unsigned k = i; k > 0 && th->page[k] < th->page[k - 1]; k--) {
+			uint32_t page = th->page[k];
+			uint8_t right = th->right[k];
+
+			th->page[k] = th->page[k - 1];
+			th->right[k] = th->right[k - 1];
+			th->page[k - 1] = page;
+			th->right[k - 1] = right;
+		}
+	for (unsigned i = 0; i < th->needs; i++) {
+		if (kept && th->page[kept - 1] == th->page[i]) {
+			if (th->right[kept - 1] < th->right[i])
+				th->right[kept - 1] = th->right[i];
+			continue;
+		}
+		th->page[kept] = th->page[i];
+		th->right[kept++] = th->right[i];
+	}
+	th->needs = kept;
+	th->collects = true;
+	th->pins = 0;
+	memset(th->asked, 0, sizeof(th->asked));
+}
+
+/* All are there.  Each is held for a moment, unless another thread of the node still has it pinned. */
+static void collect_end(struct sim *s, unsigned node, struct thread *th)
+{
+	unsigned pins = th->pins;
+
+	th->collects = false;
+	th->pins = 0;
+	for (unsigned i = 0; i < pins; i++) {
+		bool other = false;
+
+		for (unsigned t = 0; t < s->cfg.threads; t++) {
+			const struct thread *o = &s->thread[node * s->cfg.threads + t];
+
+			for (unsigned k = 0; k < o->pins; k++)
+				other |= o->page[k] == th->page[i];
+		}
+		if (!other)
+			hold(s, node, th->page[i], s->now_ns);
+	}
+}
 
 static void instruction_draw(struct sim *s, struct thread *th)
 {
@@ -313,11 +397,22 @@ static void instruction_do(struct sim *s, unsigned node, struct thread *th)
 		s->res->wait_max_ns = s->now_ns - th->began_ns;
 }
 
+/* Threads that collect count on it that a request of theirs is never turned away (proto_config.requests). */
+static bool collects_ever(const struct sim *s)
+{
+	return s->cfg.requests > s->cfg.threads;
+}
+
+static bool may_evict(const struct sim *s, unsigned node)
+{
+	return !collects_ever(s) || s->node[node].mine + s->cfg.threads < s->cfg.requests;
+}
+
 static void evict_some(struct sim *s, unsigned node)
 {
 	uint32_t at = (uint32_t)rng_below(&s->rng, s->cfg.pages);
 
-	for (uint32_t i = 0; i < s->cfg.pages && s->foreign[node] > s->cfg.cache; i++) {
+	for (uint32_t i = 0; i < s->cfg.pages && s->foreign[node] > s->cfg.cache && may_evict(s, node); i++) {
 		struct proto_event ev = { .kind = PROTO_EV_EVICT, .page = (at + i) % s->cfg.pages };
 
 		if (cell_at(s, node, ev.page)->mapped != PROTO_NONE)
@@ -325,31 +420,56 @@ static void evict_some(struct sim *s, unsigned node)
 	}
 }
 
+/* Asks the core for what page i needs; the thread goes on when it is woken. */
+static void thread_ask(struct sim *s, unsigned node, unsigned t, unsigned i)
+{
+	struct thread *th = &s->thread[node * s->cfg.threads + t];
+	struct proto_event ev = { .kind = PROTO_EV_REQUEST, .page = th->page[i],
+				  .right = th->right[i], .retry = th->asked[i] };
+
+	TRACE(s, "n%u.%u asks p%u right %u retry %u\n", node, t, ev.page, ev.right, ev.retry);
+	if (th->asked[i] < 255)
+		th->asked[i]++;
+	if (s->res->retries_max < ev.retry)
+		s->res->retries_max = ev.retry;
+	s->res->requests++;
+	th->waits_for = i;
+	th->state = WAITS;
+	step(s, node, &ev, NULL, th);
+	if (s->cfg.cache)
+		evict_some(s, node);
+}
+
+/* The first page that is missing; needs when there is none. */
+static unsigned thread_lacks(struct sim *s, unsigned node, const struct thread *th)
+{
+	unsigned i = 0;
+
+	while (i < th->needs && cell_at(s, node, th->page[i])->mapped >= th->right[i])
+		i++;
+	return i;
+}
+
 /* Tries the instruction: asks for the first page that is missing, or performs it. */
 static void thread_run(struct sim *s, unsigned node, unsigned t)
 {
 	struct thread *th = &s->thread[node * s->cfg.threads + t];
+	unsigned lacks = thread_lacks(s, node, th);
 
-	for (unsigned i = 0; i < th->needs; i++) {
-		struct proto_event ev = { .kind = PROTO_EV_REQUEST, .page = th->page[i],
-					  .right = th->right[i], .retry = th->asked[i] };
-
-		if (cell_at(s, node, th->page[i])->mapped >= th->right[i])
-			continue;
-		TRACE(s, "n%u.%u asks p%u right %u retry %u\n", node, t, ev.page, ev.right, ev.retry);
-		if (th->asked[i] < 255)
-			th->asked[i]++;
-		if (s->res->retries_max < ev.retry)
-			s->res->retries_max = ev.retry;
-		s->res->requests++;
-		th->waits_for = i;
-		th->state = WAITS;
-		step(s, node, &ev, NULL, th);
-		if (s->cfg.cache)
-			evict_some(s, node);
+	if (lacks < th->needs && !th->collects && th->asked[lacks] >= COLLECT_AFTER && collects_ever(s))
+		collect_begin(th);
+	if (th->collects) {
+		if (lacks < th->pins)
+			broken(s, "I10: a pinned page is lost");
+		lacks = th->pins;
+	}
+	if (lacks < th->needs) {
+		thread_ask(s, node, t, lacks);
 		return;
 	}
 	instruction_do(s, node, th);
+	if (th->collects)
+		collect_end(s, node, th);
 	if (--th->left == 0) {
 		th->state = ENDED;
 		s->running--;

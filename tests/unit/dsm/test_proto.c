@@ -249,6 +249,72 @@ Test(proto, an_old_hold_is_over)
 	cluster_close(c);
 }
 
+static void hold_until(struct cluster *c, unsigned n, uint64_t until_ns)
+{
+	step(c, n, (struct proto_event){ .kind = PROTO_EV_HOLD, .page = 0, .until_ns = until_ns });
+}
+
+Test(proto, a_pinned_page_stays_until_it_is_let_go)
+{
+	struct cluster *c = cluster_open(2, hold_config);
+
+	c->now_ns = 123456789;
+	ask(c, 0, 0, PROTO_WRITE, 0);
+	hold_until(c, 0, PROTO_HOLD_PINNED);
+	c->now_ns += 6000000 * US; /* longer than any stamp lasts */
+	c->log[0] = 0;
+	ask(c, 1, 0, PROTO_WRITE, 0);
+	EXPECT(c, "1>0 REQ_WRITE\n");
+	/* Neither a timer nor the holder's own accesses change that. */
+	step(c, 0, (struct proto_event){ .kind = PROTO_EV_TIMER, .page = 0 });
+	ask(c, 0, 0, PROTO_WRITE, 3);
+	EXPECT(c, "");
+	/* An end in the future is a timer, one that has passed lets go. */
+	hold_until(c, 0, c->now_ns + 100 * US);
+	EXPECT(c, "0 TIMER\n");
+	cr_assert_leq(c->timer_ns, c->now_ns + 104 * US);
+	hold_until(c, 0, c->now_ns);
+	deliver_all(c);
+	EXPECT(c, "0 UNMAP -\n0>1 GRANT w page 0\n1 FILL\n1 MAP w\n");
+	cluster_close(c);
+}
+
+Test(proto, only_what_is_held_can_be_pinned)
+{
+	struct cluster *c = cluster_open(2, hold_config);
+
+	hold_until(c, 1, PROTO_HOLD_PINNED);
+	ask(c, 1, 0, PROTO_WRITE, 0);
+	c->log[0] = 0;
+	c->now_ns += 60 * US;
+	ask(c, 0, 0, PROTO_WRITE, 0);
+	EXPECT(c, "0>1 FWD_WRITE\n1 UNMAP -\n1>0 GRANT w page 0\n1 DROP\n0 FILL\n0 MAP w\n");
+	/* A hold with an end is never longer than the longest. */
+	hold_until(c, 0, c->now_ns + 1000000 * US);
+	c->log[0] = 0;
+	ask(c, 1, 0, PROTO_WRITE, 0);
+	cr_assert_leq(c->timer_ns, c->now_ns + 5010 * US);
+	cluster_close(c);
+}
+
+Test(proto, a_pinned_reader_upgrades_after_the_writer_before_it_only_when_let_go)
+{
+	struct cluster *c = cluster_open(3, hold_config);
+
+	ask(c, 0, 0, PROTO_WRITE, 0);
+	c->now_ns += 60 * US;
+	ask(c, 1, 0, PROTO_READ, 0);
+	hold_until(c, 1, PROTO_HOLD_PINNED);
+	ask(c, 2, 0, PROTO_WRITE, 0);
+	ask(c, 1, 0, PROTO_WRITE, 0);
+	cr_assert_eq(c->node[1].page[0].right, PROTO_READ);
+	cr_assert_eq(c->node[2].page[0].right, PROTO_NONE);
+	hold_until(c, 1, c->now_ns);
+	deliver_all(c);
+	cr_assert_eq(c->node[2].page[0].right, PROTO_WRITE);
+	cluster_close(c);
+}
+
 /* --- local wishes ------------------------------------------------------------------------------------- */
 
 Test(proto, a_stronger_wish_follows_the_one_in_flight)
@@ -460,7 +526,11 @@ Test(proto, any_sequence_of_messages_is_survived)
 					 .copy = (uint8_t)rng_below(&r, 2), .page = (uint32_t)rng_below(&r, PAGES + 1) },
 			};
 
-			switch (rng_below(&r, 6)) {
+			switch (rng_below(&r, 7)) {
+			case 4:
+				ev.kind = PROTO_EV_HOLD;
+				ev.until_ns = rng_below(&r, 2) ? PROTO_HOLD_PINNED : ev.now_ns + 100 * US;
+				break;
 			case 0: ev.kind = PROTO_EV_REQUEST; break;
 			case 1: ev.kind = PROTO_EV_TIMER; break;
 			case 2: ev.kind = PROTO_EV_EVICT; break;
