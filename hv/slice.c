@@ -121,6 +121,7 @@ static int up_fabric(struct hv_slice *s, char *text)
 		.self = s->spec->self,
 		.nodes = s->spec->nodes,
 		.backend = s->spec->fabric_backend,
+		.device = s->spec->fabric_device,
 		.listen = s->spec->fabric_listen,
 		.vm_id = s->spec->vm_id,
 		.on_peer = on_peer,

@@ -15,7 +15,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct ic_backend *const backends[] = { &ic_backend_tcp, &ic_backend_shm };
+static const struct ic_backend backends[] = {
+	{ "tcp", &ic_transport_stream, NULL },
+	{ "shm", &ic_transport_stream, &ic_path_shm },
+};
 
 static const char *const backend_names[] = { "tcp", "shm", NULL };
 STATIC_ASSERT(ARRAY_LEN(backend_names) == ARRAY_LEN(backends) + 1, "a name for every backend");
@@ -28,20 +31,20 @@ const char *const *ic_backend_names(void)
 static const struct ic_backend *backend_find(const char *name)
 {
 	if (!strcmp(name, "auto"))
-		return &ic_backend_tcp;
+		return &backends[0];
 	for (size_t i = 0; i < ARRAY_LEN(backends); i++)
-		if (!strcmp(backends[i]->name, name))
-			return backends[i];
+		if (!strcmp(backends[i].name, name))
+			return &backends[i];
 	return NULL;
 }
 
 int ic_open(const struct ic_config *cfg, struct ic_fabric **out)
 {
-	const struct ic_backend *ops = cfg->backend ? backend_find(cfg->backend) : NULL;
+	const struct ic_backend *backend = cfg->backend ? backend_find(cfg->backend) : NULL;
 	struct ic_fabric *f;
 	int err;
 
-	if (!ops || !cfg->nodes || cfg->nodes > NODES_MAX || cfg->self >= cfg->nodes ||
+	if (!backend || !cfg->nodes || cfg->nodes > NODES_MAX || cfg->self >= cfg->nodes ||
 	    !cfg->listen) {
 		log_error("fabric: bad configuration backend %s node %u of %u",
 			  cfg->backend ? cfg->backend : "-", cfg->self, cfg->nodes);
@@ -51,15 +54,16 @@ int ic_open(const struct ic_config *cfg, struct ic_fabric **out)
 	if (!f)
 		return -ENOMEM;
 	f->cfg = *cfg;
-	f->ops = ops;
+	f->backend = backend;
+	f->ops = backend->transport;
 	pthread_mutex_init(&f->progress_lock, NULL);
-	err = ops->open(f, &f->priv);
+	err = f->ops->open(f, &f->priv);
 	if (err) {
 		pthread_mutex_destroy(&f->progress_lock);
 		free(f);
 		return err;
 	}
-	f->cfg.listen = f->cfg.backend = NULL; /* the caller's, gone after this call */
+	f->cfg.listen = f->cfg.backend = f->cfg.device = NULL; /* the caller's, gone after this call */
 	*out = f;
 	return 0;
 }

@@ -2,19 +2,19 @@
 /*
  * interconnect/fabric_priv.h - what fabric.c and the backends share.
  *
- * A backend delivers with ic_deliver and ic_peer_changed, from inside its progress, and counts with ic_count.
+ * A transport delivers with ic_deliver and ic_peer_changed, from inside its progress, and counts with ic_count.
  */
 #ifndef INTERCONNECT_FABRIC_PRIV_H
 #define INTERCONNECT_FABRIC_PRIV_H
 
 #include "interconnect/core/hello.h"
 #include "interconnect/fabric.h"
+#include "interconnect/path.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 
-struct ic_backend {
-	const char *name;
+struct ic_transport {
 	MUST_CHECK int (*open)(struct ic_fabric *f, void **out);
 	void (*close)(void *priv);
 	void (*address)(void *priv, char out[static IC_ADDR_MAX]);
@@ -26,6 +26,12 @@ struct ic_backend {
 	void (*hush)(void *priv, bool on);                             /* any thread */
 };
 
+struct ic_backend {
+	const char *name;
+	const struct ic_transport *transport;
+	const struct ic_path_ops *path; /* of a stream transport, NULL: frames over the stream itself */
+};
+
 struct ic_counters {
 	_Atomic uint64_t msgs_sent, msgs_received, pages_sent, pages_received, bytes_sent,
 		bytes_received, refused;
@@ -33,7 +39,8 @@ struct ic_counters {
 
 struct ic_fabric {
 	struct ic_config cfg; /* const after open; strings not kept */
-	const struct ic_backend *ops;
+	const struct ic_backend *backend;
+	const struct ic_transport *ops;
 	void *priv;
 	struct ic_handler handlers[IC_PORTS]; /* const after the first progress */
 	pthread_mutex_t progress_lock;        /* try-lock only, so that nobody ever sleeps on it */
@@ -52,6 +59,6 @@ void ic_peer_changed(struct ic_fabric *f, node_id peer, enum ic_peer_event event
 /* Counts a refusal of ours; the first of each cause is logged.  `who` is for the log only. */
 void ic_refused(struct ic_fabric *f, enum ic_refusal why, const char *who);
 
-extern const struct ic_backend ic_backend_tcp, ic_backend_shm;
+extern const struct ic_transport ic_transport_stream;
 
 #endif

@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * interconnect/tcp.c - the backends "tcp" (reference) and "shm": progress, waiting, opening, closing.
+ * interconnect/tcp.c - one stream per pair of nodes: the backend "tcp" (reference), and what carries the handshake and
+ * the news of a death for all others (path.h).  Progress, waiting, opening, closing.
  *
- * What      One non-blocking stream per pair of nodes.  "shm" keeps a unix socket for handshake, doorbell and
- *           death, and moves messages through shared memory; it is for nodes on one host.
  * Owns      The epoll sets, the table of peers and links.
  * Threads   progress: one at a time (fabric.c's lock).  wait runs beside it and touches only the epoll sets,
- *           atomics, and up[] under up_lock.  The rest: any.
+ *           atomics, and the path's sleep.  The rest: any.
  * I/O       Few links: one recv each per progress, since a recv that finds nothing costs less than epoll; the
  *           epoll set is looked at every 64th time, or when wait saw something.  Many links: epoll only.
- *           Rings are looked at every time: that is a read of memory.
+ *           A path is polled every time, its streams only through epoll.
  * Limits    NODES_MAX peers.
  */
 #include "interconnect/tcp.h"
@@ -33,9 +32,10 @@ static int pump_all(struct tcp *t, unsigned budget)
 	unsigned done = 0, count = t->up_count, start = t->up_next++;
 
 	t->backlog = false;
+	if (t->ops)
+		return (int)tcp_path_pump(t, budget);
 	for (unsigned i = 0; i < count && done < budget && t->up_count == count; i++)
-		done += (unsigned)tcp_link_pump(t, t->up[(start + i) % count], budget - done,
-						false);
+		done += (unsigned)tcp_link_pump(t, t->up[(start + i) % count], budget - done);
 	if (done == budget)
 		t->backlog = true; /* links after the last one may hold whole frames too */
 	return (int)done;
@@ -50,7 +50,7 @@ static void on_event(struct tcp *t, struct epoll_event *ev, unsigned budget, uns
 	} else if (l->phase != TCP_OPEN) {
 		tcp_hello_step(t, l);
 	} else if (*done < budget) {
-		*done += (unsigned)tcp_link_pump(t, l, budget - *done, true);
+		*done += (unsigned)tcp_link_pump(t, l, budget - *done);
 	}
 }
 
@@ -62,11 +62,11 @@ static int tcp_progress(void *priv, unsigned budget)
 	int n;
 
 	if (++t->polls % SLOW_EVERY &&
-	    (t->backlog || (!t->slow && !t->look && (t->local || t->up_count <= DIRECT_MAX))))
+	    (t->backlog || (!t->slow && !t->look && (t->ops || t->up_count <= DIRECT_MAX))))
 		return pump_all(t, budget);
 	t->look = false;
-	if (t->local)
-		done = (unsigned)pump_all(t, budget); /* rings are not in the epoll set */
+	if (t->ops)
+		done = (unsigned)pump_all(t, budget); /* what a path has is not in the epoll set */
 	/* An event names its link by address; a link is freed only by its own event or by timers, after. */
 	n = epoll_wait(t->epoll_fd, ev, EVENTS_MAX, 0);
 	for (int i = 0; i < n; i++)
@@ -74,18 +74,6 @@ static int tcp_progress(void *priv, unsigned budget)
 	if (t->slow || t->join_asked)
 		tcp_timers(t);
 	return (int)done;
-}
-
-/* Local: tells the other sides whether to ring the bell.  True when something is there already. */
-static bool rings_sleep(struct tcp *t, bool on)
-{
-	bool unread = false;
-
-	pthread_mutex_lock(&t->up_lock);
-	for (unsigned i = 0; t->local && i < t->up_count; i++)
-		unread |= shm_sleep(t->up[i]->shm, on);
-	pthread_mutex_unlock(&t->up_lock);
-	return unread;
 }
 
 static void tcp_wait(void *priv, uint64_t timeout_ns)
@@ -98,7 +86,7 @@ static void tcp_wait(void *priv, uint64_t timeout_ns)
 	/* Orders `waiting` before the read of `woken`; tcp_wake does it the other way round. */
 	atomic_store(&t->waiting, true);
 	if (!atomic_exchange(&t->woken, false) && !t->backlog &&
-	    !(t->local && !t->hushed && rings_sleep(t, true))) {
+	    !(t->ops && !t->hushed && t->ops->sleep(t->path, true))) {
 		if (t->slow && timeout_ns > TICK_NS)
 			timeout_ns = TICK_NS;
 		ts.tv_sec = (time_t)(timeout_ns / NS_PER_S);
@@ -106,13 +94,13 @@ static void tcp_wait(void *priv, uint64_t timeout_ns)
 		if (epoll_pwait2(t->wait_fd, &ev, 1, &ts, NULL) == 1) {
 			if (ev.data.ptr == &t->epoll_fd)
 				t->look = true;
-			else if (read(t->wake_fd, &drained, sizeof(drained)) < 0)
+			else if (ev.data.ptr == &t->wake_fd && read(t->wake_fd, &drained, sizeof(drained)) < 0)
 				log_debug("tcp: wake errno %d", errno);
 		}
 	}
 	atomic_store(&t->waiting, false);
-	if (t->local)
-		rings_sleep(t, false);
+	if (t->ops)
+		t->ops->sleep(t->path, false);
 }
 
 static void tcp_wake(void *priv)
@@ -130,11 +118,11 @@ static void tcp_hush(void *priv, bool on)
 	struct tcp *t = priv;
 	struct epoll_event ev = { .events = on ? 0 : EPOLLIN, .data.ptr = &t->epoll_fd };
 
-	if (t->local) {
+	if (t->ops) {
 		atomic_store(&t->hushed, on);
 		if (on)
-			rings_sleep(t, false);
-		else if (atomic_load(&t->waiting) && rings_sleep(t, true))
+			t->ops->sleep(t->path, false);
+		else if (atomic_load(&t->waiting) && t->ops->sleep(t->path, true))
 			tcp_wake(t);
 		return;
 	}
@@ -179,8 +167,9 @@ static void tcp_close(void *priv)
 		close(t->wait_fd);
 	if (t->wake_fd >= 0)
 		close(t->wake_fd);
+	if (t->path)
+		t->ops->close(t->path);
 	pthread_mutex_destroy(&t->join_lock);
-	pthread_mutex_destroy(&t->up_lock);
 	free(t->asked);
 	free(t->peers);
 	free(t);
@@ -216,7 +205,17 @@ static int epoll_add(int epoll_fd, int fd, void *name)
 	return epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &ev) ? -errno : 0;
 }
 
-static int stream_open(struct ic_fabric *f, bool local, void **out)
+static int path_open(struct tcp *t)
+{
+	int err = t->ops->open(t->f->cfg.device ? t->f->cfg.device : "", &tcp_path_host, t->f->cfg.nodes, &t->path);
+
+	if (err)
+		return err;
+	t->path_fd = t->ops->fd(t->path);
+	return t->path_fd < 0 ? 0 : epoll_add(t->wait_fd, t->path_fd, &t->path_fd);
+}
+
+static int tcp_open(struct ic_fabric *f, void **out)
 {
 	struct tcp *t = calloc(1, sizeof(*t));
 	int err;
@@ -224,9 +223,9 @@ static int stream_open(struct ic_fabric *f, bool local, void **out)
 	if (!t)
 		return -ENOMEM;
 	t->f = f;
-	t->local = local;
-	t->listen_fd = -1;
-	pthread_mutex_init(&t->up_lock, NULL);
+	t->ops = f->backend->path;
+	t->local = t->ops && t->ops->local;
+	t->listen_fd = t->path_fd = -1;
 	pthread_mutex_init(&t->join_lock, NULL);
 	t->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	t->wait_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -240,6 +239,8 @@ static int stream_open(struct ic_fabric *f, bool local, void **out)
 		err = epoll_add(t->wait_fd, t->epoll_fd, &t->epoll_fd);
 	if (!err)
 		err = epoll_add(t->wait_fd, t->wake_fd, &t->wake_fd);
+	if (!err && t->ops)
+		err = path_open(t);
 	if (err) {
 		tcp_close(t);
 		return err;
@@ -248,32 +249,8 @@ static int stream_open(struct ic_fabric *f, bool local, void **out)
 	return 0;
 }
 
-static int tcp_open(struct ic_fabric *f, void **out)
-{
-	return stream_open(f, false, out);
-}
-
-static int local_open(struct ic_fabric *f, void **out)
-{
-	return stream_open(f, true, out);
-}
-
-const struct ic_backend ic_backend_tcp = {
-	.name = "tcp",
+const struct ic_transport ic_transport_stream = {
 	.open = tcp_open,
-	.close = tcp_close,
-	.address = tcp_address,
-	.join = tcp_join,
-	.send = tcp_send,
-	.progress = tcp_progress,
-	.wait = tcp_wait,
-	.wake = tcp_wake,
-	.hush = tcp_hush,
-};
-
-const struct ic_backend ic_backend_shm = {
-	.name = "shm",
-	.open = local_open,
 	.close = tcp_close,
 	.address = tcp_address,
 	.join = tcp_join,

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * interconnect/tcp.h - what the files of the stream backends share.
+ * interconnect/tcp.h - what the files of the stream share.
  *
- * The "shm" backend is the same with `local` set: a unix socket for handshake, doorbell and death, and the
- * messages through rings in shared memory (shm.h).
+ * "tcp" moves its frames over the stream itself.  Every other backend has a path (path.h), and its stream carries
+ * the handshake, the offers, doorbells and the news of a death.
  *
  * Threads   Everything belongs to the thread inside progress, except tcp_peer's tx fields (tx_lock), the
  *           join request (join_lock) and what is atomic.
@@ -14,16 +14,25 @@
 #include "interconnect/core/frame.h"
 #include "interconnect/core/peer.h"
 #include "interconnect/fabric_priv.h"
-#include "interconnect/shm.h"
+#include "interconnect/path.h"
 
 #define TCP_TX_BYTES (256u << 10) /* bounded queue of a peer; a power of two */
 #define TCP_RX_BYTES (64u << 10)
 #define TCP_HANDSHAKES_MAX 32u /* unproven connections at one time; the rest is turned away */
 #define TCP_LINKS_MAX (NODES_MAX + TCP_HANDSHAKES_MAX)
 
-enum tcp_phase { TCP_CONNECTING, TCP_CHALLENGED, TCP_PROVING, TCP_GREETED, TCP_CHECKING, TCP_OPEN };
+enum tcp_phase {
+	TCP_CONNECTING,
+	TCP_CHALLENGED,
+	TCP_PROVING,
+	TCP_GREETED,
+	TCP_CHECKING,
+	TCP_OFFERED, /* path: proven, our offer is out */
+	TCP_OPEN
+};
 
 struct tcp_link {
+	struct tcp *t;
 	int fd;
 	unsigned slot;    /* in tcp.links */
 	unsigned up_slot; /* in tcp.up while open */
@@ -32,8 +41,10 @@ struct tcp_link {
 	struct ic_hello hello, challenge;
 	uint64_t deadline_ns; /* of the handshake */
 	uint32_t epoch, rx_seq;
-	struct shm_link *shm;    /* local: from ACCEPT on */
-	int passed_fd;           /* local: came with a record, -1: none */
+	struct ic_path_link *path; /* from ACCEPT on */
+	bool reached, ready;       /* path: we can reach the other side; it can reach us */
+	bool broken;               /* path: is freed after the poll */
+	int passed_fd;             /* local: came with a record, -1: none */
 	size_t rx_start, rx_end; /* bytes of rx in use */
 	uint8_t rx[TCP_RX_BYTES];
 };
@@ -47,7 +58,7 @@ struct tcp_peer {
 	uint32_t tx_seq, tx_epoch;
 	uint32_t tx_head, tx_tail; /* free-running; bytes of the ring in use = head - tail */
 	bool tx_armed;             /* EPOLLOUT is asked for */
-	struct shm_link *shm;      /* the link's, while up */
+	struct ic_path_link *path; /* the link's, while up */
 	_Atomic bool tx_queued;
 	uint8_t *tx_ring;
 };
@@ -58,9 +69,11 @@ struct tcp {
 	int wait_fd, wake_fd;    /* wait_fd: epoll_fd and wake_fd, what wait sleeps on */
 	struct tcp_peer *peers;  /* cfg.nodes of them */
 	struct tcp_link *links[TCP_LINKS_MAX];
-	bool local;
-	pthread_mutex_t
-		up_lock; /* rank: innermost; of up[] against wait and hush, which only read it */
+	const struct ic_path_ops *ops; /* NULL: "tcp" */
+	struct ic_path *path;
+	bool path_trouble; /* a link is marked as broken */
+	bool local; /* unix sockets */
+	int path_fd; /* in the wait set; -1: none */
 	struct tcp_link *up[NODES_MAX];
 	unsigned up_count, up_next;
 	unsigned handshakes; /* links that are not open */
@@ -68,7 +81,7 @@ struct tcp {
 	_Atomic bool backlog; /* whole frames may wait in some rx */
 	_Atomic bool slow;    /* handshakes or joins are under way: look at timers */
 	_Atomic bool waiting, woken;
-	_Atomic bool hushed;       /* local */
+	_Atomic bool hushed;       /* path */
 	_Atomic bool look;         /* wait saw something in the epoll set */
 	pthread_mutex_t join_lock; /* rank: innermost */
 	_Atomic bool join_asked;
@@ -89,8 +102,11 @@ void tcp_link_free(struct tcp *t, struct tcp_link *l);
 void tcp_link_open(struct tcp *t, struct tcp_link *l, uint32_t epoch);
 /* Reads once.  >0 bytes, 0 nothing there now, -EPIPE the end. */
 int tcp_link_read(struct tcp *t, struct tcp_link *l);
-/* One round of an open link; may free it.  `socket`: epoll says that there is something.  Messages delivered. */
-int tcp_link_pump(struct tcp *t, struct tcp_link *l, unsigned budget, bool socket);
+/* One round of an open link's stream; may free it.  Messages delivered. */
+int tcp_link_pump(struct tcp *t, struct tcp_link *l, unsigned budget);
+/* One round of the path.  Messages delivered. */
+unsigned tcp_path_pump(struct tcp *t, unsigned budget);
+extern const struct ic_path_host tcp_path_host;
 
 /* tcp_hello.c */
 int tcp_listen(struct tcp *t, const char *address);
@@ -100,6 +116,8 @@ void tcp_connect(struct tcp *t, node_id peer);
 /* Takes the handshake as far as the bytes go; may free the link. */
 void tcp_hello_step(struct tcp *t, struct tcp_link *l);
 void tcp_hello_fail(struct tcp *t, struct tcp_link *l);
+/* The other side has sent a frame over the path of a link that is not open: opens it.  False: it must not. */
+bool tcp_path_ready(struct tcp *t, struct tcp_link *l);
 /* Join requests, retries, deadlines. */
 void tcp_timers(struct tcp *t);
 

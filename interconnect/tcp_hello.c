@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * interconnect/tcp_hello.c - connecting, accepting, and the mutual proof of the VM key (core/hello.h).
+ * interconnect/tcp_hello.c - connecting, accepting, the mutual proof of the VM key (core/hello.h), and the offers of a
+ * path.
  *
  * Threads   The one inside progress.
  * I/O       Non-blocking; a handshake that does not end in HANDSHAKE_NS is dropped.  getaddrinfo may look up
@@ -161,7 +162,7 @@ static bool record_send(struct tcp_link *l, const struct ic_hello *h)
 	uint8_t bytes[IC_HELLO_MAX];
 	size_t len = ic_hello_encode(h, bytes);
 
-	/* A fresh socket takes 80 bytes; if not, the handshake has failed. */
+	/* A fresh socket takes a record; if not, the handshake has failed. */
 	return send(l->fd, bytes, len, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)len;
 }
 
@@ -316,51 +317,110 @@ static bool on_hello(struct tcp *t, struct tcp_link *l, const struct ic_hello *h
 	return false;
 }
 
-/* ACCEPT with the memory of the rings. */
-static bool accept_send_local(struct tcp_link *l, const struct ic_hello *accept)
+/* --- paths -------------------------------------------------------------------------------------------------------- */
+
+/* OFFER, with a descriptor where the path passes one. */
+static bool offer_send(struct tcp_link *l, const struct ic_path_offer *offer)
 {
 	union {
 		char bytes[CMSG_SPACE(sizeof(int))];
 		struct cmsghdr align;
 	} control = { { 0 } };
+	struct ic_hello h = { .kind = IC_OFFER, .offer_len = offer->len, .offer = offer->bytes };
 	uint8_t bytes[IC_HELLO_MAX];
-	struct iovec iov = { bytes, ic_hello_encode(accept, bytes) };
-	struct msghdr mh = { .msg_iov = &iov,
-			     .msg_iovlen = 1,
-			     .msg_control = &control,
-			     .msg_controllen = sizeof(control) };
-	struct cmsghdr *c = CMSG_FIRSTHDR(&mh);
-	int fd = shm_create();
-	ssize_t n = -1;
+	struct iovec iov = { bytes, ic_hello_encode(&h, bytes) };
+	struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1 };
 
-	if (fd < 0)
-		return false;
-	l->shm = shm_map(fd, true);
-	c->cmsg_level = SOL_SOCKET;
-	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(c), &fd, sizeof(int));
-	if (l->shm)
-		n = sendmsg(l->fd, &mh, MSG_DONTWAIT | MSG_NOSIGNAL);
-	close(fd);
-	return n == (ssize_t)iov.iov_len;
+	if (offer->fd >= 0) {
+		struct cmsghdr *c;
+
+		mh.msg_control = &control;
+		mh.msg_controllen = sizeof(control);
+		c = CMSG_FIRSTHDR(&mh);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(c), &offer->fd, sizeof(int));
+	}
+	return sendmsg(l->fd, &mh, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)iov.iov_len;
 }
 
-/* Connector: the link holds.  Local: with the memory that came along. */
-static bool on_accept(struct tcp *t, struct tcp_link *l)
+/* Both have proven themselves: the link is up, or the path begins. */
+static bool link_proven(struct tcp *t, struct tcp_link *l)
 {
-	if (t->local) {
-		l->shm = l->passed_fd < 0 ? NULL : shm_map(l->passed_fd, false);
-		if (!l->shm) {
-			refuse(t, l, IC_REFUSED_GARBAGE);
-			return false;
-		}
+	struct ic_path_offer offer = { .fd = -1 };
+	bool sent;
+	int err;
+
+	if (!peer_wanted(t, l->peer)) { /* the join's deadline passed meanwhile */
+		tcp_hello_fail(t, l);
+		return false;
 	}
+	if (!t->ops) {
+		tcp_link_open(t, l, l->challenge.epoch);
+		return false;
+	}
+	l->phase = TCP_OFFERED;
+	err = t->ops->link_open(t->path, l, l->peer, t->f->cfg.self < l->peer, &l->path, &offer);
+	if (err) {
+		log_error("fabric: path to node %u: %s", l->peer, strerror(-err));
+		tcp_hello_fail(t, l);
+		return false;
+	}
+	sent = offer_send(l, &offer);
+	if (offer.fd >= 0)
+		close(offer.fd);
+	if (!sent)
+		tcp_hello_fail(t, l);
+	return sent;
+}
+
+/* True: more records are wanted. */
+static bool path_step(struct tcp *t, struct tcp_link *l)
+{
+	if (!l->reached || !l->ready)
+		return true;
 	if (peer_wanted(t, l->peer))
 		tcp_link_open(t, l, l->challenge.epoch);
 	else
-		tcp_hello_fail(t, l); /* the join's deadline passed meanwhile */
+		tcp_hello_fail(t, l);
 	return false;
+}
+
+static bool on_offer(struct tcp *t, struct tcp_link *l, const struct ic_hello *h)
+{
+	struct ic_path_offer theirs = { .fd = l->passed_fd, .len = h->offer_len };
+	struct ic_hello ready = { .kind = IC_READY };
+	int err = -EPROTO;
+
+	memcpy(theirs.bytes, h->offer, h->offer_len);
+	if (!l->reached)
+		err = t->ops->link_connect(l->path, &theirs);
+	if (err) {
+		refuse(t, l, IC_REFUSED_GARBAGE);
+		return false;
+	}
+	l->reached = true;
+	if (!record_send(l, &ready)) {
+		tcp_hello_fail(t, l);
+		return false;
+	}
+	return path_step(t, l);
+}
+
+static bool on_ready(struct tcp *t, struct tcp_link *l)
+{
+	l->ready = true;
+	return path_step(t, l);
+}
+
+bool tcp_path_ready(struct tcp *t, struct tcp_link *l)
+{
+	if (!l->reached || !peer_wanted(t, l->peer))
+		return false;
+	l->ready = true;
+	path_step(t, l);
+	return true;
 }
 
 /* Acceptor: the connector's proof. */
@@ -376,12 +436,11 @@ static bool on_proof(struct tcp *t, struct tcp_link *l, const struct ic_hello *h
 		refuse(t, l, IC_REFUSED_BUSY);
 		return false;
 	}
-	if (t->local ? !accept_send_local(l, &accept) : !record_send(l, &accept)) {
+	if (!record_send(l, &accept)) {
 		tcp_hello_fail(t, l);
 		return false;
 	}
-	tcp_link_open(t, l, l->challenge.epoch);
-	return false;
+	return link_proven(t, l);
 }
 
 /* One record; false when the link is open or gone. */
@@ -400,7 +459,11 @@ static bool on_record(struct tcp *t, struct tcp_link *l, const struct ic_hello *
 	if (l->phase == TCP_CHALLENGED && h->kind == IC_CHALLENGE)
 		return on_challenge(t, l, h);
 	if (l->phase == TCP_PROVING && h->kind == IC_ACCEPT)
-		return on_accept(t, l);
+		return link_proven(t, l);
+	if (l->phase == TCP_OFFERED && h->kind == IC_OFFER)
+		return on_offer(t, l, h);
+	if (l->phase == TCP_OFFERED && h->kind == IC_READY)
+		return on_ready(t, l);
 	refuse(t, l, IC_REFUSED_GARBAGE);
 	return false;
 }

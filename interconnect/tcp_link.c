@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * interconnect/tcp_link.c - links: their life and the receiving half of tcp and shm.
+ * interconnect/tcp_link.c - links: their life and the receiving half.
  *
- * What      One buffer per link; messages are delivered from it, or from the ring, in place.
+ * What      One buffer per link; messages are delivered from it, or from where the path has them, in place.
  * Owns      Links and their sockets.
  * Threads   The one inside progress.
  * I/O       recv that does not block.
@@ -53,6 +53,7 @@ struct tcp_link *tcp_link_new(struct tcp *t, int fd, enum tcp_phase phase, uint3
 	if (!t->local)
 		socket_tune(fd);
 	memset(l, 0, offsetof(struct tcp_link, rx));
+	l->t = t;
 	l->fd = fd;
 	l->slot = slot;
 	l->phase = phase;
@@ -69,13 +70,11 @@ void tcp_link_free(struct tcp *t, struct tcp_link *l)
 	if (l->phase == TCP_OPEN) {
 		struct tcp_peer *p = &t->peers[l->peer];
 
-		pthread_mutex_lock(&t->up_lock);
 		t->up[l->up_slot] = t->up[--t->up_count];
 		t->up[l->up_slot]->up_slot = l->up_slot;
-		pthread_mutex_unlock(&t->up_lock);
 		pthread_mutex_lock(&p->tx_lock);
 		p->tx_fd = -1;
-		p->shm = NULL;
+		p->path = NULL;
 		p->tx_head = p->tx_tail = 0;
 		p->tx_queued = p->tx_armed = false;
 		p->link = NULL;
@@ -84,8 +83,8 @@ void tcp_link_free(struct tcp *t, struct tcp_link *l)
 		t->handshakes--;
 	}
 	t->links[l->slot] = NULL;
-	if (l->shm)
-		shm_unmap(l->shm);
+	if (l->path)
+		t->ops->link_close(l->path);
 	if (l->passed_fd >= 0)
 		close(l->passed_fd);
 	close(l->fd);
@@ -102,10 +101,8 @@ void tcp_link_open(struct tcp *t, struct tcp_link *l, uint32_t epoch)
 	l->phase = TCP_OPEN;
 	l->epoch = epoch;
 	l->rx_seq = 0;
-	pthread_mutex_lock(&t->up_lock);
 	l->up_slot = t->up_count;
 	t->up[t->up_count++] = l;
-	pthread_mutex_unlock(&t->up_lock);
 	if (epoll_ctl(t->epoll_fd, EPOLL_CTL_MOD, l->fd, &ev))
 		log_error("tcp: epoll_ctl errno %d", errno);
 	pthread_mutex_lock(&p->tx_lock);
@@ -114,7 +111,7 @@ void tcp_link_open(struct tcp *t, struct tcp_link *l, uint32_t epoch)
 	p->tx_seq = 0;
 	p->tx_head = p->tx_tail = 0;
 	p->tx_fd = l->fd;
-	p->shm = l->shm;
+	p->path = l->path;
 	pthread_mutex_unlock(&p->tx_lock);
 	t->backlog = true; /* frames may have come behind the last handshake record */
 	if (ic_peer_proven(&p->life, epoch) & IC_FX_UP)
@@ -170,7 +167,7 @@ int tcp_link_read(struct tcp *t, struct tcp_link *l)
 	if (!room)
 		return 0;
 	do
-		n = t->local && !l->shm ? recv_fd(l, l->rx + l->rx_end, room)
+		n = t->local && l->phase != TCP_OPEN ? recv_fd(l, l->rx + l->rx_end, room)
 					: recv(l->fd, l->rx + l->rx_end, room, MSG_DONTWAIT);
 	while (n < 0 && errno == EINTR);
 	if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
@@ -211,71 +208,87 @@ static int link_deliver(struct tcp *t, struct tcp_link *l, unsigned budget)
 	return (int)done;
 }
 
-/*
- * The same from a ring.  Header and body are copied before they are looked at, since the other side can still
- * write there; the data is only ever copied as a whole by whoever wants it.
- */
-static int ring_deliver(struct tcp *t, struct tcp_link *l, unsigned budget)
+/* --- paths -------------------------------------------------------------------------------------------------------- */
+
+static int path_frame(void *owner, const uint8_t *head, const uint8_t *data, size_t len)
 {
-	unsigned done = 0;
+	struct tcp_link *l = owner;
+	struct ic_frame fr;
+	struct ic_msg msg;
 
-	while (done < budget) {
-		uint8_t head[IC_FRAME_HEADER + IC_FRAME_BODY_MAX];
-		const uint8_t *at;
-		struct ic_frame fr;
-		struct ic_msg msg;
-		int len = shm_peek(l->shm, &at);
-
-		if (!len)
-			return (int)done;
-		if (len < (int)IC_FRAME_HEADER)
-			return -EPROTO; /* frames are put as a whole */
-		memcpy(head, at, IC_FRAME_HEADER);
-		if (ic_frame_decode(head, (size_t)len, IC_PORTS, l->epoch, l->rx_seq, &fr) !=
-		    IC_FRAME_OK)
-			return -EPROTO;
-		memcpy(head + IC_FRAME_HEADER, at + IC_FRAME_HEADER, fr.body_len);
-		msg = (struct ic_msg){ .port = fr.port,
-				       .body_len = fr.body_len,
-				       .data_len = fr.data_len,
-				       .body = head + IC_FRAME_HEADER,
-				       .data = at + IC_FRAME_HEADER + fr.body_len };
-		l->rx_seq++;
-		ic_deliver(t->f, l->peer, &msg);
-		shm_consume(l->shm, ic_frame_size(&fr));
-		done++;
-	}
-	t->backlog = true;
-	return (int)done;
+	/* A frame before READY: who sends one can reach us. */
+	if (l->phase != TCP_OPEN && !tcp_path_ready(l->t, l))
+		return -EPROTO;
+	if (ic_frame_decode(head, len, IC_PORTS, l->epoch, l->rx_seq, &fr) != IC_FRAME_OK)
+		return -EPROTO;
+	msg = (struct ic_msg){ .port = fr.port,
+			       .body_len = fr.body_len,
+			       .data_len = fr.data_len,
+			       .body = head + IC_FRAME_HEADER,
+			       .data = data ? data : head + IC_FRAME_HEADER + fr.body_len };
+	l->rx_seq++;
+	ic_deliver(l->t->f, l->peer, &msg);
+	return (int)ic_frame_size(&fr);
 }
 
-/* A local link: the ring, and the socket when epoll says so (bells, the end). */
-static int local_pump(struct tcp *t, struct tcp_link *l, unsigned budget, bool socket)
+static void path_broken(void *owner)
 {
-	int got = 0, done;
+	struct tcp_link *l = owner;
 
-	if (socket) {
-		got = tcp_link_read(t, l);
-		l->rx_start = l->rx_end = 0; /* a bell says nothing but "wake" */
+	l->broken = true;
+	l->t->path_trouble = true;
+}
+
+const struct ic_path_host tcp_path_host = { path_frame, path_broken };
+
+unsigned tcp_path_pump(struct tcp *t, unsigned budget)
+{
+	unsigned done = t->ops->poll(t->path, budget);
+
+	if (done >= budget)
+		t->backlog = true;
+	for (unsigned i = 0; t->path_trouble && i < TCP_LINKS_MAX; i++) {
+		struct tcp_link *l = t->links[i];
+
+		if (!l || !l->broken)
+			continue;
+		if (l->phase == TCP_OPEN) {
+			ic_refused(t->f, IC_REFUSED_GARBAGE, "what came on an open link");
+			link_lost(t, l);
+		} else {
+			tcp_hello_fail(t, l);
+		}
 	}
-	do /* at the end, whatever is left */
-		done = ring_deliver(t, l, budget);
-	while (got < 0 && done == (int)budget);
-	if (done == -EPROTO)
-		ic_refused(t->f, IC_REFUSED_GARBAGE, "bytes in an open ring");
-	if (done < 0 || got < 0)
+	t->path_trouble = false;
+	return done;
+}
+
+/* The stream of a link with a path says no more than "wake" or "gone". */
+static int control_pump(struct tcp *t, struct tcp_link *l, unsigned budget)
+{
+	int got = tcp_link_read(t, l), done = 0;
+	unsigned slot = l->slot;
+
+	l->rx_start = l->rx_end = 0;
+	if (got >= 0)
+		return 0;
+	do /* whatever it left behind */
+		done = (int)tcp_path_pump(t, budget);
+	while (done == (int)budget && t->links[slot] == l);
+	if (t->links[slot] == l)
 		link_lost(t, l);
-	return done < 0 ? 0 : done;
+	return done;
 }
 
-/* One round of an open link; may free it.  Messages delivered. */
-int tcp_link_pump(struct tcp *t, struct tcp_link *l, unsigned budget, bool socket)
+/* --- the stream --------------------------------------------------------------------------------------------------- */
+
+int tcp_link_pump(struct tcp *t, struct tcp_link *l, unsigned budget)
 {
 	struct tcp_peer *p = &t->peers[l->peer];
 	int done, more, got;
 
-	if (l->shm)
-		return local_pump(t, l, budget, socket);
+	if (t->ops)
+		return control_pump(t, l, budget);
 	if (p->tx_queued)
 		tcp_flush(t, p);
 	done = link_deliver(t, l, budget);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * interconnect/tcp_send.c - the sending half of tcp and shm.
+ * interconnect/tcp_send.c - the sending half.
  *
  * What      Header, body and data leave with one vectored call straight from the sender's thread; what the socket
- *           does not take goes to a bounded queue, which progress flushes.  A local peer has its ring instead.
+ *           does not take goes to a bounded queue, which progress flushes.  Or the path takes them.
  * Threads   Any, under tx_lock of the peer.
  * I/O       sendmsg that does not block.
- * Limits    TCP_TX_BYTES per peer (SHM_RING_BYTES when local), then -EAGAIN.
+ * Limits    TCP_TX_BYTES per peer, or what the path holds, then -EAGAIN.
  */
 #include "interconnect/tcp.h"
 
@@ -102,16 +102,16 @@ static void tx_direct(struct tcp *t, struct tcp_peer *p, struct iovec *iov, size
 	tx_arm(t, p, true);
 }
 
-/* tx_lock held.  The local way: no queue but the ring itself. */
-static int tx_ring(struct tcp_peer *p, const struct iovec *iov)
+/* tx_lock held.  No queue but the path's own. */
+static int tx_path(struct tcp *t, struct tcp_peer *p, const struct iovec *iov)
 {
-	int err = shm_put(p->shm, iov, 3);
+	bool bell = false;
+	int err = t->ops->send(p->path, iov, 3, &bell);
 
 	if (err == -EPROTO)
 		tx_break(p);
-	else if (!err && shm_bell_wanted(p->shm) &&
-		 send(p->tx_fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
-		log_debug("shm: bell errno %d", errno);
+	else if (bell && send(p->tx_fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+		log_debug("fabric: bell errno %d", errno);
 	return err == -EPROTO ? -ENOTCONN : err;
 }
 
@@ -138,8 +138,8 @@ int tcp_send(void *priv, node_id to, const struct ic_msg *msg)
 		fr.epoch = p->tx_epoch;
 		fr.seq = p->tx_seq;
 		ic_frame_encode(&fr, header);
-		if (p->shm)
-			err = tx_ring(p, iov);
+		if (p->path)
+			err = tx_path(t, p, iov);
 		else if (!ring_used(p))
 			tx_direct(t, p, iov, total);
 		else

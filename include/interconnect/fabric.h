@@ -44,6 +44,7 @@ struct ic_config {
 	node_id self;
 	unsigned nodes;
 	const char *backend; /* "tcp", "sim", ... or "auto" */
+	const char *device;  /* which of several that the backend could use; NULL or "": any */
 	const char *listen;  /* "address:port"; port 0 takes a free one */
 	uint64_t vm_id;	     /* both ends must agree, or the peer is refused */
 	uint8_t key[IC_KEY_BYTES]; /* shared secret of this VM, proves a peer in the handshake */

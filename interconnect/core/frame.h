@@ -9,6 +9,7 @@
 #ifndef INTERCONNECT_CORE_FRAME_H
 #define INTERCONNECT_CORE_FRAME_H
 
+#include "base/bytes.h"
 #include "base/types.h"
 
 #define IC_FRAME_HEADER 16u
@@ -32,6 +33,11 @@ void ic_frame_encode(const struct ic_frame *fr, uint8_t out[static IC_FRAME_HEAD
  */
 enum ic_frame_verdict ic_frame_decode(const uint8_t *bytes, size_t len, unsigned ports,
 				      uint32_t epoch, uint32_t seq, struct ic_frame *out);
+/* What a header says, before anything of it is checked. */
+static inline size_t ic_frame_body_len(const uint8_t *header)
+{
+	return get_le16(header + 2);
+}
 static inline size_t ic_frame_size(const struct ic_frame *fr)
 {
 	return IC_FRAME_HEADER + (size_t)fr->body_len + fr->data_len;

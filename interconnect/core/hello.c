@@ -2,7 +2,8 @@
 /*
  * interconnect/core/hello.c - handshake records.
  *
- * Pure.  Every record: magic u32, version u16, kind u8, zero u8, then the fields of its kind, fixed size.
+ * Pure.  Every record: magic u32, version u16, kind u8, zero u8, then the fields of its kind: fixed size,
+ * but for an offer's bytes.
  */
 #include "interconnect/core/hello.h"
 #include "base/bytes.h"
@@ -16,6 +17,8 @@ static const uint8_t payload_len[] = {
 	[IC_PROOF] = IC_HELLO_MAC,
 	[IC_ACCEPT] = 0,
 	[IC_REFUSE] = 1,
+	[IC_OFFER] = 2, /* and as many bytes as that says */
+	[IC_READY] = 0,
 };
 
 static const char *const refusal_text[IC_REFUSALS] = {
@@ -58,6 +61,12 @@ size_t ic_hello_encode(const struct ic_hello *h, uint8_t out[static IC_HELLO_MAX
 	case IC_REFUSE:
 		writer_u8(&w, (uint8_t)h->why);
 		break;
+	case IC_OFFER:
+		writer_u16(&w, h->offer_len);
+		writer_bytes(&w, h->offer, h->offer_len);
+		break;
+	case IC_READY:
+		break;
 	}
 	return (size_t)(w.p - out);
 }
@@ -75,20 +84,32 @@ static bool header_fits(const uint8_t *bytes, size_t len, enum ic_refusal *why)
 		*why = IC_REFUSED_VERSION;
 		return false;
 	}
-	return len < HEADER || (bytes[6] >= IC_HELLO && bytes[6] <= IC_REFUSE && !bytes[7]);
+	return len < HEADER || (bytes[6] >= IC_HELLO && bytes[6] <= IC_READY && !bytes[7]);
+}
+
+/* Bytes behind the header; of an offer only once its length is there. */
+static size_t payload_bytes(const uint8_t *bytes, size_t len)
+{
+	size_t fixed = payload_len[bytes[6]];
+
+	return bytes[6] == IC_OFFER && len >= HEADER + fixed ? fixed + get_le16(bytes + HEADER) : fixed;
 }
 
 int ic_hello_decode(const uint8_t *bytes, size_t len, struct ic_hello *out, enum ic_refusal *why)
 {
 	struct reader r;
 	struct ic_hello h = { .kind = 0 };
+	size_t payload;
 
 	if (!header_fits(bytes, len, why))
 		return -1;
-	if (len < HEADER || len < HEADER + (size_t)payload_len[bytes[6]])
+	payload = len < HEADER ? 0 : payload_bytes(bytes, len);
+	if (payload > 2 + IC_OFFER_MAX)
+		return -1;
+	if (len < HEADER || len < HEADER + payload)
 		return 0;
 	h.kind = bytes[6];
-	r = (struct reader){ bytes + HEADER, bytes + HEADER + payload_len[h.kind], false };
+	r = (struct reader){ bytes + HEADER, bytes + HEADER + payload, false };
 	switch (h.kind) {
 	case IC_HELLO:
 		h.vm_id = reader_u64(&r);
@@ -111,11 +132,17 @@ int ic_hello_decode(const uint8_t *bytes, size_t len, struct ic_hello *out, enum
 	case IC_REFUSE:
 		h.why = reader_u8(&r);
 		break;
+	case IC_OFFER:
+		h.offer_len = reader_u16(&r);
+		h.offer = bytes + HEADER + 2;
+		break;
+	case IC_READY:
+		break;
 	}
 	if (r.bad)
 		return -1;
 	*out = h;
-	return (int)(HEADER + payload_len[h.kind]);
+	return (int)(HEADER + payload);
 }
 
 size_t ic_hello_signed(char side, const struct ic_hello *hello, const struct ic_hello *challenge,

@@ -23,12 +23,16 @@ static struct ic_hello sample(enum ic_hello_kind kind)
 		memset(h.mac, 0x3c, sizeof(h.mac));
 	if (kind == IC_REFUSE)
 		h.why = IC_REFUSED_KEY;
+	if (kind == IC_OFFER) {
+		h.offer = (const uint8_t *)"where I am";
+		h.offer_len = 10;
+	}
 	return h;
 }
 
 Test(hello, round_trip_of_every_kind_and_every_cut)
 {
-	for (int kind = IC_HELLO; kind <= IC_REFUSE; kind++) {
+	for (int kind = IC_HELLO; kind <= IC_READY; kind++) {
 		struct ic_hello in = sample((enum ic_hello_kind)kind), out;
 		uint8_t bytes[IC_HELLO_MAX];
 		enum ic_refusal why;
@@ -44,9 +48,24 @@ Test(hello, round_trip_of_every_kind_and_every_cut)
 		cr_assert_eq(out.to, in.to);
 		cr_assert_eq(out.epoch, in.epoch);
 		cr_assert_eq(out.why, in.why);
+		cr_assert_eq(out.offer_len, in.offer_len);
+		cr_assert(!in.offer_len || !memcmp(out.offer, in.offer, in.offer_len));
 		cr_assert_eq(memcmp(out.nonce, in.nonce, sizeof(in.nonce)), 0);
 		cr_assert_eq(memcmp(out.mac, in.mac, sizeof(in.mac)), 0);
 	}
+}
+
+Test(hello, an_offer_has_its_limit)
+{
+	static const uint8_t text[IC_OFFER_MAX + 1];
+	struct ic_hello in = { .kind = IC_OFFER, .offer = text, .offer_len = IC_OFFER_MAX }, out;
+	uint8_t bytes[IC_HELLO_MAX + 1] = { 0 };
+	enum ic_refusal why;
+	size_t len = ic_hello_encode(&in, bytes);
+
+	cr_assert_eq(ic_hello_decode(bytes, len, &out, &why), (int)len);
+	bytes[8] ^= 1; /* one more than the most */
+	cr_assert_eq(ic_hello_decode(bytes, len + 1, &out, &why), -1);
 }
 
 Test(hello, garbage_and_other_versions_have_their_names)
