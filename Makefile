@@ -30,7 +30,8 @@ WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes 
 CFLAGS := -std=gnu11 -O2 -g $(WARN) -fno-strict-aliasing -fstack-protector-strong -pthread \
 	$(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer)
 CPPFLAGS := -D_GNU_SOURCE -Iinclude -I. -I$(B)/gen $(PKG_CFLAGS)
-LDFLAGS := -pthread $(if $(SAN),-fsanitize=$(SAN))
+# Paths of the fabric are plugins (interconnect/fabric.c): they are found beside the program, and use what is linked into it.
+LDFLAGS := -pthread -rdynamic -Wl,-rpath,'$$$$ORIGIN/../lib:$$$$ORIGIN/../../lib' $(if $(SAN),-fsanitize=$(SAN))
 LDLIBS := $(PKG_LIBS) -lZydis -lm
 
 # Libraries, highest layer first, which is also link order.
@@ -49,8 +50,17 @@ PROGS := $(foreach s,$(PROG_SRCS),$(call prog_of,$(s)))
 # Generated sources.
 GEN_OBJS := $(B)/obj/gen/cluster-config/control.pb-c.o
 
+# --- plugins: interconnect/paths/NAME.c with slots.c --------------------------------------------------------------
+PATH_PKGS_ofi := libfabric
+PATHS := $(foreach n,ofi,$(B)/lib/unum-path-$(n).so)
+$(B)/obj/interconnect/paths/%.o: CFLAGS += -fPIC $(shell pkg-config --cflags libfabric 2>/dev/null)
+$(PATHS): $(B)/lib/unum-path-%.so: $(B)/obj/interconnect/paths/%.o $(B)/obj/interconnect/paths/slots.o
+	@mkdir -p $(@D)
+	$(if $(Q),@echo "  SO    $@")
+	$(Q)$(CC) -shared $(if $(SAN),-fsanitize=$(SAN)) -o $@ $^ $(shell pkg-config --libs $(PATH_PKGS_$*))
+
 .PHONY: all check test demo shell bench lint fmt clean
-all: $(PROGS)
+all: $(PROGS) $(PATHS)
 
 # --- packages that are missing -----------------------------------------------------------------------
 # Make remakes what it includes before anything else and starts over: then pkg-config knows them.

@@ -12,15 +12,22 @@
 #include "base/assert.h"
 #include "base/log.h"
 
+#include <dlfcn.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const struct ic_backend backends[] = {
-	{ "tcp", &ic_transport_stream, NULL },
-	{ "shm", &ic_transport_stream, &ic_path_shm },
+/* Those with a `plugin` are shared objects of their own, so that only who uses a library needs to have it. */
+static const struct backend_entry {
+	struct ic_backend backend;
+	const char *plugin;
+} backends[] = {
+	{ { "tcp", &ic_transport_stream, NULL }, NULL },
+	{ { "shm", &ic_transport_stream, &ic_path_shm }, NULL },
+	{ { "ofi", &ic_transport_stream, NULL }, "unum-path-ofi.so" },
 };
 
-static const char *const backend_names[] = { "tcp", "shm", NULL };
+static const char *const backend_names[] = { "tcp", "shm", "ofi", NULL };
 STATIC_ASSERT(ARRAY_LEN(backend_names) == ARRAY_LEN(backends) + 1, "a name for every backend");
 
 const char *const *ic_backend_names(void)
@@ -28,23 +35,44 @@ const char *const *ic_backend_names(void)
 	return backend_names;
 }
 
-static const struct ic_backend *backend_find(const char *name)
+/* The shared object stays loaded: some of these libraries cannot be unloaded. */
+static int plugin_load(const struct backend_entry *e, struct ic_backend *out)
+{
+	char symbol[64];
+	void *so = dlopen(e->plugin, RTLD_NOW | RTLD_LOCAL);
+
+	snprintf(symbol, sizeof(symbol), "ic_path_%s", e->backend.name);
+	out->path = so ? dlsym(so, symbol) : NULL;
+	if (out->path)
+		return 0;
+	log_error("fabric: backend %s: %s", e->backend.name, dlerror());
+	return -ELIBACC;
+}
+
+static int backend_find(const char *name, struct ic_backend *out)
 {
 	if (!strcmp(name, "auto"))
-		return &backends[0];
-	for (size_t i = 0; i < ARRAY_LEN(backends); i++)
-		if (!strcmp(backends[i].name, name))
-			return &backends[i];
-	return NULL;
+		name = "tcp";
+	for (size_t i = 0; i < ARRAY_LEN(backends); i++) {
+		const struct backend_entry *e = &backends[i];
+
+		if (strcmp(e->backend.name, name))
+			continue;
+		*out = e->backend;
+		return e->plugin ? plugin_load(e, out) : 0;
+	}
+	return -EINVAL;
 }
 
 int ic_open(const struct ic_config *cfg, struct ic_fabric **out)
 {
-	const struct ic_backend *backend = cfg->backend ? backend_find(cfg->backend) : NULL;
+	struct ic_backend backend;
 	struct ic_fabric *f;
-	int err;
+	int err = cfg->backend ? backend_find(cfg->backend, &backend) : -EINVAL;
 
-	if (!backend || !cfg->nodes || cfg->nodes > NODES_MAX || cfg->self >= cfg->nodes ||
+	if (err == -ELIBACC)
+		return err;
+	if (err || !cfg->nodes || cfg->nodes > NODES_MAX || cfg->self >= cfg->nodes ||
 	    !cfg->listen) {
 		log_error("fabric: bad configuration backend %s node %u of %u",
 			  cfg->backend ? cfg->backend : "-", cfg->self, cfg->nodes);
@@ -55,7 +83,7 @@ int ic_open(const struct ic_config *cfg, struct ic_fabric **out)
 		return -ENOMEM;
 	f->cfg = *cfg;
 	f->backend = backend;
-	f->ops = backend->transport;
+	f->ops = backend.transport;
 	pthread_mutex_init(&f->progress_lock, NULL);
 	err = f->ops->open(f, &f->priv);
 	if (err) {

@@ -39,7 +39,7 @@ struct ic_counters {
 
 struct ic_fabric {
 	struct ic_config cfg; /* const after open; strings not kept */
-	const struct ic_backend *backend;
+	struct ic_backend backend;
 	const struct ic_transport *ops;
 	void *priv;
 	struct ic_handler handlers[IC_PORTS]; /* const after the first progress */

@@ -40,6 +40,8 @@ struct ic_path_host {
 	 * the body when NULL.  Bytes of the frame (its real length), or -EPROTO: then the link is broken.
 	 */
 	int (*frame)(void *owner, const uint8_t *head, const uint8_t *data, size_t len);
+	/* After -EINPROGRESS of link_connect: frames can be sent now. */
+	void (*reached)(void *owner);
 	/* The link will carry nothing more.  It is closed soon after poll returns. */
 	void (*broken)(void *owner);
 };
@@ -51,7 +53,8 @@ struct ic_path_ops {
 	void (*close)(struct ic_path *p);
 	MUST_CHECK int (*link_open)(struct ic_path *p, void *owner, node_id peer, bool acceptor,
 				    struct ic_path_link **out, struct ic_path_offer *offer);
-	/* -EPROTO: the offer makes no sense. */
+	/* -EPROTO: the offer makes no sense.  -EINPROGRESS: host->reached follows, or broken, or nothing: the stream has a
+	 * deadline. */
 	MUST_CHECK int (*link_connect)(struct ic_path_link *l, const struct ic_path_offer *theirs);
 	void (*link_close)(struct ic_path_link *l);
 	/* 0; -EAGAIN: no room now; -EPROTO: broken.  One frame, as gathered; copied or sent before it returns.  *bell: the

@@ -223,7 +223,7 @@ static int tcp_open(struct ic_fabric *f, void **out)
 	if (!t)
 		return -ENOMEM;
 	t->f = f;
-	t->ops = f->backend->path;
+	t->ops = f->backend.path;
 	t->local = t->ops && t->ops->local;
 	t->listen_fd = t->path_fd = -1;
 	pthread_mutex_init(&t->join_lock, NULL);

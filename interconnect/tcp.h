@@ -116,6 +116,8 @@ void tcp_connect(struct tcp *t, node_id peer);
 /* Takes the handshake as far as the bytes go; may free the link. */
 void tcp_hello_step(struct tcp *t, struct tcp_link *l);
 void tcp_hello_fail(struct tcp *t, struct tcp_link *l);
+/* We can reach the other side over the path now. */
+void tcp_path_reached(struct tcp *t, struct tcp_link *l);
 /* The other side has sent a frame over the path of a link that is not open: opens it.  False: it must not. */
 bool tcp_path_ready(struct tcp *t, struct tcp_link *l);
 /* Join requests, retries, deadlines. */

@@ -387,25 +387,43 @@ static bool path_step(struct tcp *t, struct tcp_link *l)
 	return false;
 }
 
+static bool reached(struct tcp_link *l)
+{
+	struct ic_hello ready = { .kind = IC_READY };
+
+	l->reached = true;
+	return record_send(l, &ready);
+}
+
 static bool on_offer(struct tcp *t, struct tcp_link *l, const struct ic_hello *h)
 {
 	struct ic_path_offer theirs = { .fd = l->passed_fd, .len = h->offer_len };
-	struct ic_hello ready = { .kind = IC_READY };
 	int err = -EPROTO;
 
 	memcpy(theirs.bytes, h->offer, h->offer_len);
 	if (!l->reached)
 		err = t->ops->link_connect(l->path, &theirs);
+	if (err == -EINPROGRESS)
+		return true;
 	if (err) {
 		refuse(t, l, IC_REFUSED_GARBAGE);
 		return false;
 	}
-	l->reached = true;
-	if (!record_send(l, &ready)) {
+	if (!reached(l)) {
 		tcp_hello_fail(t, l);
 		return false;
 	}
 	return path_step(t, l);
+}
+
+void tcp_path_reached(struct tcp *t, struct tcp_link *l)
+{
+	if (l->phase != TCP_OFFERED || l->reached)
+		return;
+	if (!reached(l))
+		tcp_path_host.broken(l);
+	else if (l->ready && peer_wanted(t, l->peer))
+		path_step(t, l);
 }
 
 static bool on_ready(struct tcp *t, struct tcp_link *l)
@@ -416,9 +434,9 @@ static bool on_ready(struct tcp *t, struct tcp_link *l)
 
 bool tcp_path_ready(struct tcp *t, struct tcp_link *l)
 {
+	l->ready = true;
 	if (!l->reached || !peer_wanted(t, l->peer))
 		return false;
-	l->ready = true;
 	path_step(t, l);
 	return true;
 }

@@ -239,7 +239,14 @@ static void path_broken(void *owner)
 	l->t->path_trouble = true;
 }
 
-const struct ic_path_host tcp_path_host = { path_frame, path_broken };
+static void path_reached(void *owner)
+{
+	struct tcp_link *l = owner;
+
+	tcp_path_reached(l->t, l);
+}
+
+const struct ic_path_host tcp_path_host = { path_frame, path_reached, path_broken };
 
 unsigned tcp_path_pump(struct tcp *t, unsigned budget)
 {

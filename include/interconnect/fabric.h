@@ -59,9 +59,10 @@ struct ic_stats {
 
 struct ic_fabric;
 
-/* Names of built backends, NULL-terminated. */
+/* Names of the backends there are, NULL-terminated.  Whether one can serve here, ic_open tells. */
 const char *const *ic_backend_names(void);
-/* Opens and listens.  -EINVAL unknown backend, -EADDRINUSE, ...; logged once. */
+/* Opens and listens.  -EINVAL unknown backend, -ELIBACC its library is not here, -ENODEV no device for it, -EADDRINUSE,
+ * ...; logged once. */
 MUST_CHECK int ic_open(const struct ic_config *cfg, struct ic_fabric **out);
 /* Who gets messages of `port`; before the first ic_progress. */
 void ic_set_handler(struct ic_fabric *f, enum ic_port port, struct ic_handler handler);
