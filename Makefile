@@ -35,7 +35,7 @@ LDFLAGS := -pthread -rdynamic -Wl,-rpath,'$$$$ORIGIN/../lib:$$$$ORIGIN/../../lib
 LDLIBS := $(PKG_LIBS) -lZydis -lm
 
 # Libraries, highest layer first, which is also link order.
-LIB_DIRS := hv hv/bt hv/core vcpu-migrate vcpu-migrate/core dsm dsm/core cluster-config \
+LIB_DIRS := hv hv/kvm hv/bt hv/core vcpu-migrate vcpu-migrate/core dsm dsm/core cluster-config \
 	cluster-config/core interconnect interconnect/core include/base
 lib_srcs = $(filter-out %_main.c,$(wildcard $(1)/*.c $(1)/*.S))
 LIB_DIRS := $(foreach d,$(LIB_DIRS),$(if $(call lib_srcs,$(d)),$(d)))
@@ -138,7 +138,7 @@ export TSAN_OPTIONS ?= halt_on_error=1
 export UBSAN_OPTIONS ?= halt_on_error=1:print_stacktrace=1
 CHECK_TARGETS :=
 TEST_TARGETS :=
--include $(wildcard hv/*/build.mk) $(wildcard tests/*/build.mk tests/system/*/build.mk)
+-include $(wildcard hv/*/build.mk) $(wildcard tests/*/build.mk tests/*/*/build.mk)
 
 .PHONY: unit test-build
 unit: $(UNIT_PROGS)

@@ -13,6 +13,7 @@
 #include "cluster-config/agent_slice.h"
 #include "cluster-config/conn.h"
 #include "cluster-config/core/member.h"
+#include "cluster-config/probe.h"
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -29,7 +30,7 @@
 
 enum session_phase {
 	SESSION_NEW,      /* no HELLO yet */
-	SESSION_IDLE,     /* no VM yet: only PREPARE is taken */
+	SESSION_IDLE,     /* no VM yet: only ASK and PREPARE are taken */
 	SESSION_STARTING, /* a slice is there, RUN was not given */
 	SESSION_RUNNING,
 	SESSION_OVER, /* STOP was given, or the slice said FAILED or ENDED, or is dead */
@@ -53,6 +54,7 @@ struct session {
 	bool reported;          /* FAILED or ENDED went up */
 	struct cc_conn *conn;   /* NULL: gone */
 	struct cc_slice *slice; /* NULL: none, or dead */
+	struct cc_probe *probe; /* NULL: nobody asked */
 	struct cc_member member;
 	uint64_t hello_end_ns, ping_seq;
 	node_id self;
@@ -90,6 +92,8 @@ static void session_drop(struct session *s)
 {
 	cc_conn_free(s->conn);
 	s->conn = NULL;
+	cc_probe_free(s->probe);
+	s->probe = NULL;
 	if (s->slice)
 		cc_slice_kill(s->slice);
 	session_release(s);
@@ -250,6 +254,27 @@ static void prepare(struct session *s, const struct cc_msg *msg)
 	cc_slice_send(s->slice, msg);
 }
 
+static void host_tell(void *arg, const char *facts, const char *why)
+{
+	struct session *s = arg;
+
+	if (*why)
+		log_warn("agent: what this host can do is not known: %s", why);
+	session_tell(s, &(struct cc_msg){ .type = CC_MSG_HOST, .host = { facts, why } });
+	cc_probe_free(s->probe);
+	s->probe = NULL;
+}
+
+/* Looks anew each time: rights and module parameters are mended while agents run. */
+static void ask(struct session *s, const struct cc_ask *a)
+{
+	int err = cc_probe_start(s->agent->loop, s->agent->cfg.slice_path, a->kernel, host_tell, s,
+				 &s->probe);
+
+	if (err)
+		host_tell(s, "", strerror(-err));
+}
+
 static void forward(struct session *s, const struct cc_msg *msg)
 {
 	if (!s->slice)
@@ -264,9 +289,14 @@ static bool session_step(struct session *s, const struct cc_msg *msg)
 {
 	switch (msg->type) {
 	case CC_MSG_PREPARE:
-		if (s->phase != SESSION_IDLE)
+		if (s->phase != SESSION_IDLE || s->probe)
 			return false;
 		prepare(s, msg);
+		return true;
+	case CC_MSG_ASK:
+		if (s->phase != SESSION_IDLE || s->probe)
+			return false;
+		ask(s, &msg->ask);
 		return true;
 	case CC_MSG_CONNECT:
 	case CC_MSG_RUN:
@@ -378,6 +408,8 @@ static void session_tick(struct session *s, uint64_t now_ns)
 		cc_slice_pause(s->slice, s->conn && cc_conn_busy(s->conn));
 		cc_slice_tick(s->slice, now_ns);
 	}
+	if (s->probe)
+		cc_probe_tick(s->probe, now_ns);
 	if (!s->conn)
 		return;
 	if (s->phase == SESSION_NEW) {

@@ -23,6 +23,7 @@ static const char *const msg_names[CC_MSG_TYPES] = {
 	[CC_MSG_READY] = "ready",       [CC_MSG_RUN] = "run",       [CC_MSG_CONSOLE] = "console",
 	[CC_MSG_PROGRESS] = "progress", [CC_MSG_ENDED] = "ended",   [CC_MSG_STATS] = "stats",
 	[CC_MSG_STOP] = "stop",         [CC_MSG_PING] = "ping",     [CC_MSG_PONG] = "pong",
+	[CC_MSG_ASK] = "ask",           [CC_MSG_HOST] = "host",
 };
 
 static const char *const end_names[CC_ENDS] = {
@@ -118,6 +119,9 @@ static int prepare_encode(const struct cc_vm_spec *s, Unum__Msg *msg, uint8_t **
 	p->pb.cache_pages = s->cache_pages;
 	p->pb.numa = s->numa;
 	p->pb.engine = s->engine;
+	p->pb.faults = s->faults;
+	p->pb.private_tables = s->private_tables;
+	p->pb.cpu_features = str(s->cpu_features);
 	p->pb.kernel = str(s->kernel);
 	p->pb.initrd = str(s->initrd);
 	p->pb.cmdline = str(s->cmdline);
@@ -212,6 +216,7 @@ static int small_encode(const struct cc_msg *in, Unum__Msg *msg, uint8_t **frame
 	Unum__Prepared prepared = UNUM__PREPARED__INIT;
 	Unum__Console console = UNUM__CONSOLE__INIT;
 	Unum__Ended ended = UNUM__ENDED__INIT;
+	Unum__Host host = UNUM__HOST__INIT;
 
 	switch (in->type) {
 	case CC_MSG_HELLO:
@@ -227,6 +232,11 @@ static int small_encode(const struct cc_msg *in, Unum__Msg *msg, uint8_t **frame
 		console.data =
 			(ProtobufCBinaryData){ in->console.len, (uint8_t *)in->console.data };
 		msg->console = &console;
+		break;
+	case CC_MSG_HOST:
+		host.facts = str(in->host.facts);
+		host.why = str(in->host.why);
+		msg->host = &host;
 		break;
 	default:
 		ASSERT(in->type == CC_MSG_ENDED);
@@ -247,6 +257,7 @@ static const Unum__Msg__KindCase kind_of[CC_MSG_TYPES] = {
 	[CC_MSG_PROGRESS] = UNUM__MSG__KIND_PROGRESS, [CC_MSG_ENDED] = UNUM__MSG__KIND_ENDED,
 	[CC_MSG_STATS] = UNUM__MSG__KIND_STATS,       [CC_MSG_STOP] = UNUM__MSG__KIND_STOP,
 	[CC_MSG_PING] = UNUM__MSG__KIND_PING,         [CC_MSG_PONG] = UNUM__MSG__KIND_PONG,
+	[CC_MSG_ASK] = UNUM__MSG__KIND_ASK,           [CC_MSG_HOST] = UNUM__MSG__KIND_HOST,
 };
 
 int cc_msg_encode(const struct cc_msg *in, uint8_t **frame, size_t *len)
@@ -266,6 +277,8 @@ int cc_msg_encode(const struct cc_msg *in, uint8_t **frame, size_t *len)
 		return text_encode(in->failed.text, &msg.failed, &msg, frame, len);
 	case CC_MSG_PROGRESS:
 		return text_encode(in->progress.text, &msg.progress, &msg, frame, len);
+	case CC_MSG_ASK:
+		return text_encode(in->ask.kernel, &msg.ask, &msg, frame, len);
 	case CC_MSG_PING:
 		return seq_encode(in->ping.seq, &msg.ping, &msg, frame, len);
 	case CC_MSG_PONG:
@@ -322,11 +335,22 @@ static bool devices_decode(const Unum__Prepare *pb, struct cc_vm_spec *s)
 	return true;
 }
 
+/* Words of lower-case letters, digits and _, one space between two. */
+static bool features_check(const char *s)
+{
+	for (; *s; s++)
+		if (!((*s >= 'a' && *s <= 'z') || (*s >= '0' && *s <= '9') || *s == '_' ||
+		      (*s == ' ' && s[1] && s[1] != ' ')))
+			return false;
+	return true;
+}
+
 static bool prepare_decode(const Unum__Prepare *pb, struct cc_vm_spec *s)
 {
 	if (pb->n_node_name < 1 || pb->n_node_name > NODES_MAX || pb->self >= pb->n_node_name ||
 	    pb->vm_key.len != CC_KEY_BYTES || pb->vcpu_node.len < 1 ||
-	    pb->vcpu_node.len > VCPUS_MAX || pb->numa > CC_NUMA_FLAT || pb->engine > CC_ENGINE_KVM)
+	    pb->vcpu_node.len > VCPUS_MAX || pb->numa > CC_NUMA_FLAT || pb->engine > CC_ENGINE_KVM ||
+	    pb->faults > CC_FAULTS_DISPATCH || !features_check(pb->cpu_features))
 		return false;
 	s->nodes = (unsigned)pb->n_node_name;
 	s->self = (node_id)pb->self;
@@ -344,6 +368,9 @@ static bool prepare_decode(const Unum__Prepare *pb, struct cc_vm_spec *s)
 	s->cache_pages = pb->cache_pages;
 	s->numa = (enum cc_numa)pb->numa;
 	s->engine = (enum cc_engine)pb->engine;
+	s->faults = (enum cc_faults)pb->faults;
+	s->private_tables = pb->private_tables;
+	s->cpu_features = pb->cpu_features;
 	s->kernel = pb->kernel;
 	s->initrd = pb->initrd;
 	s->cmdline = pb->cmdline;
@@ -425,6 +452,12 @@ static bool kind_decode(const Unum__Msg *pb, struct cc_msg *m)
 		return ended_decode(pb->ended, &m->ended);
 	case CC_MSG_STATS:
 		return stats_decode(pb->stats, &m->stats);
+	case CC_MSG_ASK:
+		m->ask.kernel = pb->ask->text;
+		return true;
+	case CC_MSG_HOST:
+		m->host = (struct cc_host_text){ pb->host->facts, pb->host->why };
+		return true;
 	case CC_MSG_PING:
 		m->ping.seq = pb->ping->seq;
 		return true;

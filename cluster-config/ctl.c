@@ -5,16 +5,13 @@
  * Owns      A connection per node, the VM's identity and key.
  * I/O       Non-blocking sockets; host names are looked up at open, which may block.
  */
-#include "cluster-config/ctl.h"
+#include "cluster-config/ctl_priv.h"
 
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/log.h"
-#include "cluster-config/conn.h"
-#include "cluster-config/core/member.h"
 #include "cluster-config/core/spec.h"
 
-#include <limits.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -25,61 +22,11 @@
 #include <unistd.h>
 
 #define JOIN_NS (5 * NS_PER_S)
+#define ASK_NS (40 * NS_PER_S)    /* more than CC_PROBE_NS, so that an agent says what is wrong */
 #define START_NS (120 * NS_PER_S) /* per phase: kernels are read and unpacked in it */
 #define STOP_NS (3 * NS_PER_S)    /* for statistics */
 #define STOP_LOSS_NS \
 	(800 * NS_PER_MS) /* the same when a node is lost: all must be over within 2 s */
-
-enum peer_state {
-	PEER_JOINING, /* TLS, then HELLO */
-	PEER_JOINED,
-	PEER_PREPARED,
-	PEER_READY, /* and running */
-	PEER_DONE,  /* has told all it had to tell */
-	PEER_GONE,  /* no connection */
-};
-
-struct peer {
-	struct cc_ctl *ctl;
-	node_id self;
-	enum peer_state state;
-	struct cc_conn *conn; /* NULL when GONE */
-	struct cc_member member;
-	bool paused, ended, has_stats;
-	uint64_t ping_seq;
-	struct cc_stats stats;
-	char address[128], engine[16];
-};
-
-struct cc_ctl {
-	struct cc_loop *loop;
-	const struct cc_topology *t;
-	const struct cc_vm *vm;
-	struct cc_tls *tls;
-	const struct cc_ctl_ops *ops;
-	void *arg;
-	enum cc_ctl_phase phase;
-	enum cc_ctl_result result;
-	bool failed; /* while joining or starting */
-	uint64_t phase_end_ns;
-	uint64_t vm_id;
-	uint8_t vm_key[CC_KEY_BYTES];
-	char cwd[PATH_MAX];
-	struct cc_verdict verdict;
-	unsigned peers;
-	struct peer peer[NODES_MAX];
-};
-
-static const struct cc_node *node_of(const struct peer *p)
-{
-	return &p->ctl->t->node[p->ctl->vm->share[p->self].node];
-}
-
-static void peer_send(struct peer *p, const struct cc_msg *msg)
-{
-	if (p->conn)
-		cc_conn_send(p->conn, msg);
-}
 
 static bool all_in(const struct cc_ctl *c, enum peer_state state)
 {
@@ -116,7 +63,7 @@ static void stop_begin(struct cc_ctl *c)
 	c->phase = CC_CTL_STOP;
 	c->phase_end_ns = clock_now_ns() + (loss ? STOP_LOSS_NS : STOP_NS);
 	for (unsigned i = 0; i < c->peers; i++) {
-		peer_send(&c->peer[i], &(struct cc_msg){ .type = CC_MSG_STOP });
+		cc_peer_send(&c->peer[i], &(struct cc_msg){ .type = CC_MSG_STOP });
 		/* A dead slice has nothing more to say. */
 		if (loss && i == c->verdict.node)
 			c->peer[i].state = PEER_DONE;
@@ -148,14 +95,13 @@ void cc_ctl_stop(struct cc_ctl *c)
 	}
 }
 
-/* Trouble before RUN.  While joining, the others go on, so that all troubles are told at once. */
-static void start_failed(struct peer *p, const char *text)
+void cc_peer_failed(struct peer *p, const char *text)
 {
 	struct cc_ctl *c = p->ctl;
 
-	c->ops->on_trouble(c->arg, node_of(p), text);
+	c->ops->on_trouble(c->arg, cc_peer_node(p), text);
 	c->failed = true;
-	if (c->phase == CC_CTL_JOIN)
+	if (c->phase == CC_CTL_JOIN || c->survey)
 		return;
 	c->result = CC_CTL_NOT_STARTED;
 	over(c);
@@ -163,8 +109,7 @@ static void start_failed(struct peer *p, const char *text)
 
 /* --- start ------------------------------------------------------------------------------------ */
 
-static const char *path_absolute(const struct cc_ctl *c, const char *path,
-				 char out[static PATH_MAX])
+const char *cc_ctl_path(const struct cc_ctl *c, const char *path, char out[static PATH_MAX])
 {
 	if (*path == '/' || !*path)
 		return path;
@@ -184,18 +129,21 @@ static void prepare_send(struct peer *p)
 
 	cc_spec_make(c->t, c->vm, p->self, spec);
 	spec->vm_id = c->vm_id;
+	spec->engine = c->engine;
+	spec->private_tables = c->private_tables;
+	spec->cpu_features = c->features;
 	memcpy(spec->vm_key, c->vm_key, CC_KEY_BYTES);
-	spec->kernel = path_absolute(c, spec->kernel, kernel);
-	spec->initrd = path_absolute(c, spec->initrd, initrd);
+	spec->kernel = cc_ctl_path(c, spec->kernel, kernel);
+	spec->initrd = cc_ctl_path(c, spec->initrd, initrd);
 	for (unsigned i = 0; i < spec->devices; i++)
 		if (spec->device[i].kind == CC_DEV_BLK) {
-			spec->device[i].path = path_absolute(c, spec->device[i].path, disk[disks]);
+			spec->device[i].path = cc_ctl_path(c, spec->device[i].path, disk[disks]);
 			disks++;
 		}
-	snprintf(listen, sizeof(listen), strchr(node_of(p)->address, ':') ? v6 : v4,
-		 node_of(p)->address);
+	snprintf(listen, sizeof(listen), strchr(cc_peer_node(p)->address, ':') ? v6 : v4,
+		 cc_peer_node(p)->address);
 	spec->fabric_listen = listen;
-	peer_send(p, &msg);
+	cc_peer_send(p, &msg);
 }
 
 static void phase_enter(struct cc_ctl *c, enum cc_ctl_phase phase)
@@ -213,14 +161,31 @@ static void phase_enter(struct cc_ctl *c, enum cc_ctl_phase phase)
 		for (unsigned i = 0; i < c->peers; i++)
 			connect.connect.address[i] = c->peer[i].address;
 		for (unsigned i = 0; i < c->peers; i++)
-			peer_send(&c->peer[i], &connect);
+			cc_peer_send(&c->peer[i], &connect);
 		break;
 	default:
 		ASSERT(phase == CC_CTL_RUN);
 		c->result = CC_CTL_ENDED;
 		for (unsigned i = 0; i < c->peers; i++)
-			peer_send(&c->peer[i], &(struct cc_msg){ .type = CC_MSG_RUN });
+			cc_peer_send(&c->peer[i], &(struct cc_msg){ .type = CC_MSG_RUN });
 		c->ops->on_run(c->arg);
+	}
+}
+
+/* All that will tell have told. */
+static void ask_check(struct cc_ctl *c)
+{
+	for (unsigned i = 0; i < c->peers; i++)
+		if (c->peer[i].state == PEER_JOINED)
+			return;
+	if (c->survey) {
+		c->result = CC_CTL_SURVEYED;
+		over(c);
+	} else if (cc_ctl_choose(c)) {
+		phase_enter(c, CC_CTL_PREPARE);
+	} else {
+		c->result = CC_CTL_REFUSED;
+		over(c);
 	}
 }
 
@@ -229,26 +194,31 @@ static void join_check(struct cc_ctl *c)
 	for (unsigned i = 0; i < c->peers; i++)
 		if (c->peer[i].state == PEER_JOINING)
 			return;
-	if (c->failed)
+	if (c->failed && !c->survey) {
 		over(c);
-	else
+	} else if (cc_ctl_ask(c)) {
+		c->phase = CC_CTL_ASK;
+		c->phase_end_ns = clock_now_ns() + ASK_NS;
+		ask_check(c);
+	} else {
 		phase_enter(c, CC_CTL_PREPARE);
+	}
 }
 
 static void hello_take(struct peer *p, const struct cc_hello *hello)
 {
-	const struct cc_node *node = node_of(p);
+	const struct cc_node *node = cc_peer_node(p);
 	char text[160];
 
 	p->state = PEER_JOINED;
 	if (hello->version != CC_VERSION) {
 		snprintf(text, sizeof(text), "the agent speaks version %u, this unum %u",
 			 hello->version, CC_VERSION);
-		start_failed(p, text);
+		cc_peer_failed(p, text);
 	} else if (*hello->name && strcmp(hello->name, node->name)) {
 		snprintf(text, sizeof(text), "the agent at this address is that of node %.63s",
 			 hello->name);
-		start_failed(p, text);
+		cc_peer_failed(p, text);
 	}
 	join_check(p->ctl);
 }
@@ -281,7 +251,7 @@ static void run_message(struct peer *p, const struct cc_msg *msg)
 		stats_take(p, &msg->stats);
 		break;
 	default:
-		log_warn("ctl: node %s sent %s out of turn", node_of(p)->name,
+		log_warn("ctl: node %s sent %s out of turn", cc_peer_node(p)->name,
 			 cc_msg_name(msg->type));
 	}
 	/* Statistics precede the answer to STOP; a slice that is dead (told by its agent) has none.
@@ -301,6 +271,10 @@ static void start_message(struct peer *p, const struct cc_msg *msg)
 
 	if (c->phase == CC_CTL_JOIN && msg->type == CC_MSG_HELLO && p->state == PEER_JOINING) {
 		hello_take(p, &msg->hello);
+	} else if (c->phase == CC_CTL_ASK && msg->type == CC_MSG_HOST && p->state == PEER_JOINED) {
+		cc_peer_host(p, &msg->host);
+		p->state = PEER_TOLD;
+		ask_check(c);
 	} else if (c->phase == CC_CTL_PREPARE && msg->type == CC_MSG_PREPARED) {
 		snprintf(p->address, sizeof(p->address), "%s", msg->prepared.address);
 		p->state = PEER_PREPARED;
@@ -311,9 +285,9 @@ static void start_message(struct peer *p, const struct cc_msg *msg)
 		if (all_in(c, PEER_READY))
 			phase_enter(c, CC_CTL_RUN);
 	} else if (msg->type == CC_MSG_ENDED) {
-		start_failed(p, msg->ended.text);
+		cc_peer_failed(p, msg->ended.text);
 	} else {
-		log_warn("ctl: node %s sent %s out of turn", node_of(p)->name,
+		log_warn("ctl: node %s sent %s out of turn", cc_peer_node(p)->name,
 			 cc_msg_name(msg->type));
 	}
 }
@@ -324,19 +298,19 @@ static void on_message(void *arg, const struct cc_msg *msg)
 	struct cc_ctl *c = p->ctl;
 
 	if (cc_member_step(&p->member, CC_MEMBER_HEARD, clock_now_ns()) & CC_MEMBER_BACK)
-		c->ops->on_progress(c->arg, node_of(p)->name, "answers again");
+		c->ops->on_progress(c->arg, cc_peer_node(p)->name, "answers again");
 	switch (msg->type) {
 	case CC_MSG_PING:
-		peer_send(p, &(struct cc_msg){ .type = CC_MSG_PONG, .ping = msg->ping });
+		cc_peer_send(p, &(struct cc_msg){ .type = CC_MSG_PONG, .ping = msg->ping });
 		break;
 	case CC_MSG_PONG:
 		break;
 	case CC_MSG_PROGRESS:
-		c->ops->on_progress(c->arg, node_of(p)->name, msg->progress.text);
+		c->ops->on_progress(c->arg, cc_peer_node(p)->name, msg->progress.text);
 		break;
 	case CC_MSG_FAILED:
 		if (c->phase < CC_CTL_RUN)
-			start_failed(p, msg->failed.text);
+			cc_peer_failed(p, msg->failed.text);
 		break;
 	default:
 		if (c->phase >= CC_CTL_RUN)
@@ -362,19 +336,21 @@ static void peer_gone(struct peer *p, const char *why, bool refused)
 	if (c->phase == CC_CTL_STOP) {
 		stop_check(c);
 	} else if (c->phase == CC_CTL_RUN) {
-		snprintf(text, sizeof(text), "the agent of node %s is gone: %s", node_of(p)->name,
+		snprintf(text, sizeof(text), "the agent of node %s is gone: %s", cc_peer_node(p)->name,
 			 why);
 		verdict_report(c, p->self,
 			       &(struct cc_ended){ CC_END_PEER_LOST, p->self, text, "" });
 	} else if (joining) {
 		snprintf(text, sizeof(text),
 			 refused ? "not our agent, or another pool key (%s)" : "%s", why);
-		start_failed(p, text);
+		cc_peer_failed(p, text);
 		join_check(c);
 	} else {
-		start_failed(p, why);
+		cc_peer_failed(p, why);
 		if (c->phase == CC_CTL_JOIN)
 			join_check(c);
+		else if (c->phase == CC_CTL_ASK)
+			ask_check(c);
 	}
 }
 
@@ -382,7 +358,7 @@ static void on_open(void *arg)
 {
 	struct peer *p = arg;
 
-	peer_send(p, &(struct cc_msg){ .type = CC_MSG_HELLO, .hello = { CC_VERSION, "" } });
+	cc_peer_send(p, &(struct cc_msg){ .type = CC_MSG_HELLO, .hello = { CC_VERSION, "" } });
 }
 
 static void on_close(void *arg, const char *why, bool garbage)
@@ -396,7 +372,7 @@ static const struct cc_conn_ops conn_ops = { .on_open = on_open,
 
 static int peer_connect(struct peer *p, const char **why)
 {
-	const struct cc_node *node = node_of(p);
+	const struct cc_node *node = cc_peer_node(p);
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *found;
 	int fd, one = 1, err;
 	char port[8];
@@ -426,14 +402,21 @@ static int peer_connect(struct peer *p, const char **why)
 }
 
 int cc_ctl_open(struct cc_loop *loop, const struct cc_topology *t, const struct cc_vm *vm,
-		struct cc_tls *tls, const struct cc_ctl_ops *ops, void *arg, struct cc_ctl **out)
+		bool survey, struct cc_tls *tls, const struct cc_ctl_ops *ops, void *arg,
+		struct cc_ctl **out)
 {
 	struct cc_ctl *c = calloc(1, sizeof(*c));
 	const char *why = "";
 
 	if (!c)
 		return -ENOMEM;
-	*c = (struct cc_ctl){ .loop = loop, .t = t, .vm = vm, .tls = tls, .ops = ops, .arg = arg };
+	*c = (struct cc_ctl){ .loop = loop,
+			      .t = t,
+			      .vm = vm,
+			      .survey = survey,
+			      .tls = tls,
+			      .ops = ops,
+			      .arg = arg };
 	if (getrandom(&c->vm_id, sizeof(c->vm_id), 0) != sizeof(c->vm_id) ||
 	    getrandom(c->vm_key, CC_KEY_BYTES, 0) != CC_KEY_BYTES ||
 	    !getcwd(c->cwd, sizeof(c->cwd))) {
@@ -441,6 +424,7 @@ int cc_ctl_open(struct cc_loop *loop, const struct cc_topology *t, const struct 
 		return -EIO;
 	}
 	c->result = CC_CTL_NOT_JOINED;
+	c->engine = vm->engine;
 	c->phase_end_ns = clock_now_ns() + JOIN_NS;
 	c->peers = vm->shares;
 	for (unsigned i = 0; i < c->peers; i++) {
@@ -451,7 +435,7 @@ int cc_ctl_open(struct cc_loop *loop, const struct cc_topology *t, const struct 
 		cc_member_init(&p->member, t->dead_after_ms * NS_PER_MS, clock_now_ns());
 		if (peer_connect(p, &why)) {
 			p->state = PEER_GONE;
-			start_failed(p, why);
+			cc_peer_failed(p, why);
 		}
 	}
 	join_check(c);
@@ -464,6 +448,9 @@ void cc_ctl_close(struct cc_ctl *c)
 	if (!c)
 		return;
 	over(c);
+	for (unsigned i = 0; i < c->peers; i++)
+		if (c->peer[i].has_host)
+			cc_host_clear(&c->peer[i].host);
 	free(c);
 }
 
@@ -479,9 +466,9 @@ static void peer_tick(struct peer *p, uint64_t now_ns)
 		return; /* JOIN_NS watches those */
 	effects = cc_member_step(&p->member, p->paused ? CC_MEMBER_DEAF : CC_MEMBER_TICK, now_ns);
 	if (effects & CC_MEMBER_PING)
-		peer_send(p, &(struct cc_msg){ .type = CC_MSG_PING, .ping = { ++p->ping_seq } });
+		cc_peer_send(p, &(struct cc_msg){ .type = CC_MSG_PING, .ping = { ++p->ping_seq } });
 	if (effects & CC_MEMBER_SILENT)
-		c->ops->on_progress(c->arg, node_of(p)->name, "is silent; waiting");
+		c->ops->on_progress(c->arg, cc_peer_node(p)->name, "is silent; waiting");
 	if (effects & CC_MEMBER_LOST) {
 		snprintf(text, sizeof(text), "silent for %u ms", c->t->dead_after_ms);
 		peer_gone(p, text, false);
@@ -492,10 +479,12 @@ static void phase_timeout(struct cc_ctl *c)
 {
 	static const char *const waits_for[] = {
 		[CC_CTL_JOIN] = "no answer in time",
+		[CC_CTL_ASK] = "its agent does not say in time what the host can do",
 		[CC_CTL_PREPARE] = "the slice is not prepared in time",
 		[CC_CTL_CONNECT] = "the slice does not reach its peers in time"
 	};
 	static const enum peer_state state_after[] = { [CC_CTL_JOIN] = PEER_JOINED,
+						       [CC_CTL_ASK] = PEER_TOLD,
 						       [CC_CTL_PREPARE] = PEER_PREPARED,
 						       [CC_CTL_CONNECT] = PEER_READY };
 	enum cc_ctl_phase phase = c->phase;
@@ -536,7 +525,7 @@ void cc_ctl_console(struct cc_ctl *c, const uint8_t *data, size_t len)
 	while (c->phase == CC_CTL_RUN && len) {
 		size_t part = len > CC_CONSOLE_MAX ? CC_CONSOLE_MAX : len;
 
-		peer_send(console_peer(c),
+		cc_peer_send(console_peer(c),
 			  &(struct cc_msg){ .type = CC_MSG_CONSOLE, .console = { data, part } });
 		data += part;
 		len -= part;
@@ -577,4 +566,14 @@ const struct cc_verdict *cc_ctl_verdict(const struct cc_ctl *c)
 const struct cc_stats *cc_ctl_stats(const struct cc_ctl *c, unsigned i)
 {
 	return c->peer[i].has_stats ? &c->peer[i].stats : NULL;
+}
+
+const char *cc_ctl_refusal(const struct cc_ctl *c)
+{
+	return c->refusal;
+}
+
+const struct cc_host *cc_ctl_host(const struct cc_ctl *c, unsigned i)
+{
+	return c->peer[i].has_host ? &c->peer[i].host : NULL;
 }

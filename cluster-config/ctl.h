@@ -5,7 +5,7 @@
  * What      Joins the agents, starts the VM in two phases, carries its console, finds out why it
  *           ended, gathers the statistics.  One connection per node.
  *
- *             JOIN -> PREPARE -> CONNECT -> RUN -> STOP -> OVER
+ *             JOIN -> ASK -> PREPARE -> CONNECT -> RUN -> STOP -> OVER
  *
  * Threads   The loop's.
  */
@@ -13,11 +13,13 @@
 #define CC_CTL_H
 
 #include "cluster-config/core/verdict.h"
+#include "cluster-config/facts.h"
 #include "cluster-config/loop.h"
 #include "cluster-config/tls.h"
 
 enum cc_ctl_phase {
 	CC_CTL_JOIN,
+	CC_CTL_ASK, /* what can the hosts do? */
 	CC_CTL_PREPARE,
 	CC_CTL_CONNECT,
 	CC_CTL_RUN,
@@ -31,6 +33,8 @@ enum cc_ctl_result {
 	CC_CTL_NOT_JOINED,  /* an agent could not be reached or would not talk to us; nothing was
 			       started */
 	CC_CTL_NOT_STARTED, /* a slice could not start */
+	CC_CTL_REFUSED,     /* no engine can be had on these hosts; nothing was started */
+	CC_CTL_SURVEYED,    /* no VM was wanted: all hosts have told that would */
 };
 
 #define CC_CTL_TICK_MS 50
@@ -46,10 +50,11 @@ struct cc_ctl_ops {
 
 struct cc_ctl;
 
-/* All borrowed until cc_ctl_close. */
+/* All borrowed until cc_ctl_close.  survey: the VM's nodes are only asked what their hosts can do, and a
+ * node that fails is no reason to end. */
 MUST_CHECK int cc_ctl_open(struct cc_loop *loop, const struct cc_topology *t,
-			   const struct cc_vm *vm, struct cc_tls *tls, const struct cc_ctl_ops *ops,
-			   void *arg, struct cc_ctl **out);
+			   const struct cc_vm *vm, bool survey, struct cc_tls *tls,
+			   const struct cc_ctl_ops *ops, void *arg, struct cc_ctl **out);
 /* At least every CC_CTL_TICK_MS. */
 void cc_ctl_tick(struct cc_ctl *c);
 /* Ends the VM, or the start of it, because the user wants so. */
@@ -64,6 +69,10 @@ void cc_ctl_console_pause(struct cc_ctl *c, bool pause);
 enum cc_ctl_phase cc_ctl_phase(const struct cc_ctl *c);
 enum cc_ctl_result cc_ctl_result(const struct cc_ctl *c);
 const struct cc_verdict *cc_ctl_verdict(const struct cc_ctl *c);
+/* REFUSED: why, as a word. */
+const char *cc_ctl_refusal(const struct cc_ctl *c);
+/* What the host of node i of the VM told; NULL: it was not asked, or gave no answer. */
+const struct cc_host *cc_ctl_host(const struct cc_ctl *c, unsigned i);
 /* Statistics of node i of the VM, NULL: it did not tell any. */
 const struct cc_stats *cc_ctl_stats(const struct cc_ctl *c, unsigned i);
 void cc_ctl_close(struct cc_ctl *c);

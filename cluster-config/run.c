@@ -43,7 +43,7 @@ static void on_console(void *arg, const uint8_t *data, size_t len)
 static void on_progress(void *arg, const char *node, const char *text)
 {
 	if (!((struct run *)arg)->o->quiet)
-		fprintf(stderr, "unum: %s: %s\n", node, text);
+		fprintf(stderr, "unum: %s%s%s\n", node, *node ? ": " : "", text);
 }
 
 /* While joining, the topology file is what can be mended, so its line is named. */
@@ -159,6 +159,24 @@ static int verdict_text(struct run *r)
 	}
 }
 
+static const struct {
+	const char *word;
+	int status;
+} refusals[] = {
+	{ "unsound", CC_EXIT_REFUSED },	   { "cpu", CC_EXIT_REFUSED },
+	{ "unknown", CC_EXIT_REFUSED },	   { "no-kvm", CC_EXIT_NO_KVM },
+	{ "no-permission", CC_EXIT_NO_PERMISSION }, { "busy", CC_EXIT_KVM_BUSY },
+	{ "too-old", CC_EXIT_KVM_TOO_OLD },  { "no-rights", CC_EXIT_NO_RIGHTS },
+};
+
+static int refusal_status(const char *word)
+{
+	for (unsigned i = 0; i < ARRAY_LEN(refusals); i++)
+		if (!strcmp(refusals[i].word, word))
+			return refusals[i].status;
+	return CC_EXIT_REFUSED;
+}
+
 static int result_tell(struct run *r, const char **reason)
 {
 	const struct cc_verdict *v = cc_ctl_verdict(r->ctl);
@@ -169,6 +187,10 @@ static int result_tell(struct run *r, const char **reason)
 		*reason = "not-joined";
 		fprintf(stderr, "unum: nothing was started\n");
 		return CC_EXIT_USAGE;
+	case CC_CTL_REFUSED:
+		*reason = "refused";
+		fprintf(stderr, "unum: nothing was started\n");
+		return refusal_status(cc_ctl_refusal(r->ctl));
 	case CC_CTL_NOT_STARTED:
 		*reason = "not-started";
 		fprintf(stderr, "unum: vm %s could not be started\n", r->o->vm->name);
@@ -221,7 +243,7 @@ static int vm_run(struct run *r)
 	uint64_t end_ns;
 	int status, err;
 
-	err = cc_ctl_open(&r->loop, r->o->t, r->o->vm, &r->tls, &ctl_ops, r, &r->ctl);
+	err = cc_ctl_open(&r->loop, r->o->t, r->o->vm, false, &r->tls, &ctl_ops, r, &r->ctl);
 	if (err) {
 		fprintf(stderr, "unum: error: %s\n", strerror(-err));
 		return CC_EXIT_INTERNAL;

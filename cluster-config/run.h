@@ -18,6 +18,12 @@ enum cc_exit {
 	CC_EXIT_CRASH = 3,       /* the guest crashed */
 	CC_EXIT_LOST = 4,        /* a node was lost */
 	CC_EXIT_NOT_STARTED = 5, /* a slice could not start */
+	CC_EXIT_REFUSED = 6,       /* the engine would go wrong on a host, or none can be had there */
+	CC_EXIT_NO_KVM = 7,        /* engine kvm: a host has no /dev/kvm */
+	CC_EXIT_NO_PERMISSION = 8, /* it may not be opened */
+	CC_EXIT_KVM_BUSY = 9,      /* somebody else holds it */
+	CC_EXIT_KVM_TOO_OLD = 10,  /* it lacks something */
+	CC_EXIT_NO_RIGHTS = 11,    /* page faults cannot be seen: a right is missing */
 	CC_EXIT_LEFT = 130,      /* Ctrl-], Ctrl-C or a signal */
 };
 

@@ -20,7 +20,8 @@
 #define EXIT_EXEC 127
 
 /* Between fork and exec: only calls that are safe there, no log. */
-static _Noreturn void child_main(char *const argv[], const int *fd, unsigned fds, pid_t parent)
+static _Noreturn void child_main(char *const argv[], const int *fd, unsigned fds, int stdout_fd,
+				 pid_t parent)
 {
 	struct sigaction dfl = { .sa_handler = SIG_DFL };
 	int aside[CC_SPAWN_FDS_MAX], null;
@@ -41,6 +42,8 @@ static _Noreturn void child_main(char *const argv[], const int *fd, unsigned fds
 	for (unsigned i = 0; i < fds; i++)
 		if ((aside[i] = fcntl(fd[i], F_DUPFD, FD_ASIDE)) < 0)
 			_exit(EXIT_EXEC);
+	if (dup2(stdout_fd, STDOUT_FILENO) < 0)
+		_exit(EXIT_EXEC);
 	for (unsigned i = 0; i < fds; i++)
 		if (dup2(aside[i], FD_FIRST + (int)i) < 0)
 			_exit(EXIT_EXEC);
@@ -50,12 +53,12 @@ static _Noreturn void child_main(char *const argv[], const int *fd, unsigned fds
 		dup2(null, STDIN_FILENO);
 		close(null);
 	}
-	dup2(STDERR_FILENO, STDOUT_FILENO);
 	execv(argv[0], argv);
 	_exit(EXIT_EXEC);
 }
 
-int cc_spawn(char *const argv[], const int *fd, unsigned fds, struct cc_child *out)
+static int spawn(char *const argv[], const int *fd, unsigned fds, int stdout_fd,
+		 struct cc_child *out)
 {
 	pid_t parent = getpid(), pid;
 	int pidfd, err;
@@ -68,7 +71,7 @@ int cc_spawn(char *const argv[], const int *fd, unsigned fds, struct cc_child *o
 	}
 	pid = fork();
 	if (pid == 0)
-		child_main(argv, fd, fds, parent);
+		child_main(argv, fd, fds, stdout_fd, parent);
 	if (pid < 0) {
 		err = -errno;
 		log_error("spawn: fork: %s", strerror(-err));
@@ -84,6 +87,26 @@ int cc_spawn(char *const argv[], const int *fd, unsigned fds, struct cc_child *o
 	}
 	*out = (struct cc_child){ pid, pidfd };
 	return 0;
+}
+
+int cc_spawn(char *const argv[], const int *fd, unsigned fds, struct cc_child *out)
+{
+	return spawn(argv, fd, fds, STDERR_FILENO, out);
+}
+
+int cc_spawn_reading(char *const argv[], struct cc_child *out, int *out_fd)
+{
+	int end[2], err;
+
+	if (pipe2(end, O_CLOEXEC))
+		return -errno;
+	err = fcntl(end[0], F_SETFL, O_NONBLOCK) ? -errno : spawn(argv, NULL, 0, end[1], out);
+	close(end[1]);
+	if (err)
+		close(end[0]);
+	else
+		*out_fd = end[0];
+	return err;
 }
 
 void cc_child_signal(const struct cc_child *c, int sig)

@@ -26,6 +26,8 @@ struct cc_child {
 
 /* argv[0] is the path.  fd[i] becomes descriptor 3 + i of the child. */
 MUST_CHECK int cc_spawn(char *const argv[], const int *fd, unsigned fds, struct cc_child *out);
+/* The same without descriptors, its stdout a pipe: *out_fd, non-blocking, is our end to read. */
+MUST_CHECK int cc_spawn_reading(char *const argv[], struct cc_child *out, int *out_fd);
 /* Sends a signal; nothing happens when it has ended already. */
 void cc_child_signal(const struct cc_child *c, int sig);
 /* Waits up to timeout_ms for its end, then closes pidfd and says in `text` how it ended.

@@ -10,6 +10,7 @@
 #include "cluster-config/core/schema.h"
 #include "cluster-config/files.h"
 #include "cluster-config/topology_yaml.h"
+#include "interconnect/fabric.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -136,6 +137,58 @@ static void files_check(const struct cc_topology *t, const struct cc_sound *soun
 	}
 }
 
+static bool backend_built(const char *name)
+{
+	for (const char *const *b = ic_backend_names(); *b; b++)
+		if (!strcmp(*b, name))
+			return true;
+	return !strcmp(name, "auto");
+}
+
+static void node_start_check(const struct cc_topology *t, const struct cc_vm *vm,
+			     const struct cc_share *share, struct cc_diags *d)
+{
+	const struct cc_node *n = &t->node[share->node];
+
+	if (vm->engine != CC_ENGINE_KVM && share->vcpus > CC_BT_VCPUS_MAX)
+		cc_diag_add(d, vm->mark,
+			    "vm '%s' has %u vCPUs on node '%s'; the bt engine runs %u on a node, "
+			    "`engine: kvm` more",
+			    vm->name, share->vcpus, n->name, CC_BT_VCPUS_MAX);
+	if (vm->shares < 2)
+		return;
+	if (!backend_built(n->fabric_backend))
+		cc_diag_add(d, n->mark, "node '%s': the fabric %s is not built in", n->name,
+			    n->fabric_backend);
+	else if (!strcmp(n->fabric_backend, "shm") && !cc_address_is_local(n->address))
+		cc_diag_add(d, n->mark,
+			    "node '%s': the fabric shm joins nodes of one host, and %s is not an "
+			    "address of this host",
+			    n->name, n->address);
+}
+
+/* What a file may say, and no start of a VM would take: better told now. */
+static void start_check(const struct cc_topology *t, const struct cc_sound *sound,
+			struct cc_diags *d)
+{
+	for (unsigned i = 0; i < t->vms; i++) {
+		const struct cc_vm *vm = &t->vm[i];
+
+		if (!sound->vm[i])
+			continue;
+		for (unsigned k = 0; k < vm->shares; k++)
+			node_start_check(t, vm, &vm->share[k], d);
+		for (unsigned k = 0; k < vm->nics; k++)
+			cc_diag_add(d, vm->nic[k].mark,
+				    "vm '%s': there are no network cards for guests yet", vm->name);
+		if (vm->memory > CC_MEMORY_MODEL_MAX)
+			cc_diag_add(d, vm->mark,
+				    "vm '%s' wants %lluGiB; the guest's CPUs reach %lluGiB",
+				    vm->name, (unsigned long long)vm->memory >> 30,
+				    CC_MEMORY_MODEL_MAX >> 30);
+	}
+}
+
 static int topology_read(const char *file, const void *text, size_t len, bool look,
 			 struct cc_diags *d, struct cc_topology *t)
 {
@@ -156,8 +209,10 @@ static int topology_read(const char *file, const void *text, size_t len, bool lo
 	err = paths_resolve(t);
 	if (err)
 		return err;
-	if (look && sound.nodes)
+	if (look && sound.nodes) {
+		start_check(t, &sound, d);
 		files_check(t, &sound, d);
+	}
 	return d->count ? -EINVAL : 0;
 }
 
@@ -239,6 +294,7 @@ static void local_fill(const struct cc_local *spec, struct cc_topology *t)
 	vm->memory = spec->memory;
 	vm->numa = spec->numa;
 	vm->engine = spec->engine;
+	vm->faults = spec->faults;
 	vm->kernel = spec->kernel;
 	vm->initrd = spec->initrd;
 	vm->cmdline = spec->cmdline ? spec->cmdline : "";
@@ -281,6 +337,8 @@ int cc_topology_local(const struct cc_local *spec, FILE *errors, struct cc_topol
 			local_fill(spec, t);
 			cc_schema_check(t, &sound, d);
 		}
+		if (!d->count)
+			start_check(t, &sound, d);
 		if (!d->count)
 			files_check(t, &sound, d);
 		err = d->count ? -EINVAL : 0;

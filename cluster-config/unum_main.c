@@ -5,6 +5,7 @@
  * What      A const table of commands; each parses its own options and ends in a library call.
  * I/O       stdin, stdout, stderr.
  */
+#include "cluster-config/doctor.h"
 #include "cluster-config/run.h"
 #include "cluster-config/version.h"
 
@@ -26,6 +27,9 @@ struct command {
 	"  3    the guest crashed\n"                                                        \
 	"  4    a node was lost\n"                                                          \
 	"  5    a slice could not start\n"                                                  \
+	"  6    a host would run it wrongly, or cannot run it at all; nothing was started\n" \
+	"  7    with --engine kvm: a host has no /dev/kvm; 8 it may not be opened; 9 it is busy;\n" \
+	"       10 it is too old; 11 a right to see page faults is missing; nothing was started\n" \
 	"  130  left with Ctrl-] or Ctrl-C\n"
 
 static const char run_usage[] =
@@ -53,6 +57,7 @@ static const char run_usage[] =
 	"  --disk PATH        a raw file as a disk, on the first node; may be given again\n"
 	"  --numa expose|flat whether the guest sees the nodes (default: expose)\n"
 	"  --engine auto|bt|kvm\n"
+	"  --faults auto|inline|dispatch  how the kvm engine fetches pages\n"
 	"  --fabric BACKEND   what joins the nodes (default: tcp)\n"
 	"\n"
 	"For both:\n"
@@ -76,8 +81,10 @@ enum {
 	OPT_DISK,
 	OPT_NUMA,
 	OPT_ENGINE,
+	OPT_FAULTS,
 	OPT_FABRIC,
 	OPT_SLICE,
+	OPT_JSON,
 	OPT_HELP,
 };
 
@@ -97,6 +104,7 @@ static const struct option run_options[] = {
 	{ "disk", required_argument, NULL, OPT_DISK },
 	{ "numa", required_argument, NULL, OPT_NUMA },
 	{ "engine", required_argument, NULL, OPT_ENGINE },
+	{ "faults", required_argument, NULL, OPT_FAULTS },
 	{ "fabric", required_argument, NULL, OPT_FABRIC },
 	{ "slice", required_argument, NULL, OPT_SLICE },
 	{ "help", no_argument, NULL, OPT_HELP },
@@ -105,6 +113,7 @@ static const struct option run_options[] = {
 
 static const char *const numa_words[] = { "expose", "flat", NULL };
 static const char *const engine_words[] = { "auto", "bt", "kvm", NULL };
+static const char *const faults_words[] = { "auto", "inline", "dispatch", NULL };
 
 struct run_args {
 	struct cc_run_options o;
@@ -172,6 +181,10 @@ static bool local_option(struct run_args *a, int opt, const char *value)
 	case OPT_ENGINE:
 		fine = word_parse(value, engine_words, &word);
 		a->local.engine = (enum cc_engine)word;
+		break;
+	case OPT_FAULTS:
+		fine = word_parse(value, faults_words, &word);
+		a->local.faults = (enum cc_faults)word;
 		break;
 	default:
 		a->local.fabric = value;
@@ -247,20 +260,22 @@ static const struct cc_vm *vm_choose(const struct cc_topology *t, const char *na
 	return NULL;
 }
 
-/* The pool key: from a file, or a throw-away one for agents that nobody else uses. */
-static int key_choose(struct run_args *a)
+/* The pool key, from `path` or else from the file that the topology names; none at all is fine when one may be made
+ * up, for agents that nobody else uses. */
+static int key_choose(const struct cc_topology *t, const char *path, bool make, struct cc_key *key)
 {
-	const char *path = a->key ? a->key : a->o.t->key;
 	int err;
 
-	if (!path && !a->o.start_agents) {
+	if (!path)
+		path = t->key;
+	if (!path && !make) {
 		fprintf(stderr,
 			"%s: error: no pool key; add `key: FILE` or give --key FILE (`unum keygen` "
 			"makes one)\n",
-			a->o.t->file);
+			t->file);
 		return -EINVAL;
 	}
-	err = path ? cc_key_load(path, &a->o.key) : cc_key_make(&a->o.key);
+	err = path ? cc_key_load(path, key) : cc_key_make(key);
 	if (err)
 		fprintf(stderr, "unum: key %s: %s\n", path ? path : "",
 			err == -EACCES   ? "others may read it too, or we may not; it must be ours "
@@ -294,7 +309,7 @@ static int run_command(const struct command *self, int argc, char **argv)
 			a.o.t->node[i].port = 0;
 	}
 	a.o.vm = vm_choose(a.o.t, a.vm);
-	status = a.o.vm && !key_choose(&a) ? cc_run(&a.o) : CC_EXIT_USAGE;
+	status = a.o.vm && !key_choose(a.o.t, a.key, a.o.start_agents, &a.o.key) ? cc_run(&a.o) : CC_EXIT_USAGE;
 	cc_topology_free(a.o.t);
 	return status;
 }
@@ -346,6 +361,60 @@ static int check_command(const struct command *self, int argc, char **argv)
 	return CC_EXIT_OK;
 }
 
+static const char doctor_usage[] =
+	"usage: unum doctor [FILE] [--key FILE] [--json] [--slice PROGRAM]\n"
+	"\n"
+	"Says what this host can do for a VM: KVM and its kind, rights, memory, time, CPU, network; what is\n"
+	"in the way, with the command that mends it; and which engine a VM would get.  With a topology FILE\n"
+	"the agents of its nodes are asked too, and what differs between them is named.\n"
+	"\n"
+	"  --key FILE       the pool key (default: what the topology says)\n"
+	"  --json           for programs\n"
+	"  --slice PROGRAM  the slice program that looks at this host (default: unum-slice beside unum)\n"
+	"\n"
+	"Exit status: 0 when each of these hosts can run a VM by itself, 6 when one cannot, 2 for wrong\n"
+	"usage, a bad file, or a host that could not be asked.\n";
+
+static const struct option doctor_options[] = {
+	{ "key", required_argument, NULL, OPT_KEY },
+	{ "json", no_argument, NULL, OPT_JSON },
+	{ "slice", required_argument, NULL, OPT_SLICE },
+	{ "help", no_argument, NULL, OPT_HELP },
+	{ 0 },
+};
+
+static int doctor_command(const struct command *self, int argc, char **argv)
+{
+	struct cc_doctor_options o = { 0 };
+	struct cc_topology *t = NULL;
+	const char *key = NULL;
+	int opt, status = CC_EXIT_USAGE;
+
+	while ((opt = getopt_long(argc, argv, "", doctor_options, NULL)) != -1) {
+		if (opt == OPT_KEY) {
+			key = optarg;
+		} else if (opt == OPT_JSON) {
+			o.json = true;
+		} else if (opt == OPT_SLICE) {
+			o.slice_path = optarg;
+		} else {
+			fputs(self->usage, opt == OPT_HELP ? stdout : stderr);
+			return opt == OPT_HELP ? CC_EXIT_OK : CC_EXIT_USAGE;
+		}
+	}
+	if (argc - optind > 1 || (key && argc == optind)) {
+		fputs(self->usage, stderr);
+		return CC_EXIT_USAGE;
+	}
+	if (argc > optind && cc_topology_load(argv[optind], stderr, &t))
+		return CC_EXIT_USAGE;
+	o.t = t;
+	if (!t || !key_choose(t, key, false, &o.key))
+		status = cc_doctor(&o);
+	cc_topology_free(t);
+	return status;
+}
+
 static const char keygen_usage[] =
 	"usage: unum keygen FILE\n"
 	"\n"
@@ -372,6 +441,7 @@ static int keygen_command(const struct command *self, int argc, char **argv)
 static const struct command commands[] = {
 	{ "run", "run a VM, its console on this terminal", run_usage, run_command },
 	{ "check", "look for mistakes in a topology file", check_usage, check_command },
+	{ "doctor", "what hosts can do, and what is in the way", doctor_usage, doctor_command },
 	{ "keygen", "make a pool key", keygen_usage, keygen_command },
 };
 

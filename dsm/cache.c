@@ -31,7 +31,7 @@ int cache_open(struct dsm *d, uint64_t pages)
 	c->limit = (uint32_t)(pages < CACHE_MIN      ? CACHE_MIN
 			      : pages < d->dir.pages ? pages
 						     : d->dir.pages);
-	c->room = d->dir.pages; /* untouched memory costs nothing */
+	c->room = d->dir.pages - d->dir.homed[d->self]; /* untouched memory costs nothing */
 	c->ring = calloc(c->room, sizeof(*c->ring));
 	return c->ring ? 0 : -ENOMEM;
 }
@@ -84,6 +84,7 @@ static void punch(struct dsm *d, gfn_t gfn)
 		memset(frame_of(d, gfn), 0, PAGE_SIZE);
 	atomic_fetch_and_explicit(&d->state[gfn], (uint8_t) ~(ST_BYTES | ST_FREE),
 				  memory_order_relaxed);
+	count_one(&d->count.evictions);
 }
 
 /* Every thread that waits for a page may bring a frame. */
@@ -96,7 +97,7 @@ uint32_t cache_victim(struct dsm *d)
 {
 	struct cache *c = &d->cache;
 
-	for (unsigned i = 0; i < LOOKS_MAX && cache_full(d); i++) {
+	for (unsigned i = 0; i < LOOKS_MAX && c->resident && cache_full(d); i++) {
 		uint32_t page = ring_pop(c);
 		gfn_t gfn = dir_gfn(&d->dir, page);
 		uint8_t st = atomic_load_explicit(&d->state[gfn], memory_order_relaxed);

@@ -3,9 +3,9 @@
  * dsm/dsm_priv.h - what the files of the memory shell share.
  *
  * Reading order  node.c (life of a dsm, net thread), fault.c (a thread wants a page), drive.c (steps the
- *           protocol core and performs its effects), cache.c (bound on remote pages), map_tlb.c and map_uffd.c (the only two files that
- *           change a mapping), stats.c.
- * Threads   Users (vCPUs, devices), the net thread, whoever drives ic_progress.
+ *           protocol core and performs its effects), cache.c (bound on remote pages), map_tlb.c and map_uffd.c with uffd.c (the only
+ *           files that change a mapping), dispatch.c (faults of parked threads), stats.c.
+ * Threads   Users (vCPUs, devices), the net thread, the fault reader of dispatch.c, whoever drives ic_progress.
  * Locks     Ranks, outer to inner: fabric progress (tried only) > dsm.lock > reader.lock > fabric tx.
  *           dsm.lock is held around each protocol step together with its effects; page bytes change hands
  *           only under it.  Nothing sleeps while holding it.
@@ -16,6 +16,7 @@
 #include "dsm/core/dir.h"
 #include "dsm/core/proto.h"
 #include "dsm/dsm.h"
+#include "dsm/uffd.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -34,20 +35,26 @@ struct dsm_lock {
  * The two ways to give and take rights.  All under dsm.lock.  `grant` and `revoke` publish in dsm.state.
  */
 struct map_ops {
-	MUST_CHECK int (*open)(struct dsm *d, void **out);
+	MUST_CHECK int (*open)(struct dsm *d, const struct dsm_config *cfg, void **out);
 	void (*close)(void *map);
 	void (*grant)(struct dsm *d, gfn_t gfn, enum dsm_right right);
 	/* True: nobody can use more than `right` any more.  False: map_revoked will be called for `page`. */
 	bool (*revoke)(struct dsm *d, gfn_t gfn, uint32_t page, enum dsm_right right);
 	/* A device wrote the page's bytes behind the backs of those that hold it. */
 	void (*written)(struct dsm *d, gfn_t gfn);
+	/* May be NULL.  Maps a page again whose right is held, and wakes who is parked on it. */
+	void (*again)(struct dsm *d, gfn_t gfn);
+	/* May be NULL.  The VM is ending: nobody may use any right any more. */
+	void (*stop)(struct dsm *d);
 };
 
 extern const struct map_ops map_tlb_ops, map_uffd_ops;
 
-/* One thread that waits for a page; on its stack, linked under dsm.lock. */
+/* One thread that waits for a page, or dispatch.c on behalf of one that is parked; linked under dsm.lock. */
 enum wait_state { WAIT_SPINNING, WAIT_ASLEEP, WAIT_DONE, WAIT_AGAIN, WAIT_ENDED };
 struct waiter {
+	/* NULL: a thread looks at `state`.  Else called once instead, unlinked, under dsm.lock. */
+	void (*finished)(struct waiter *w, enum wait_state how);
 	_Atomic uint32_t state; /* enum wait_state; futex word */
 	uint32_t page;
 	enum dsm_right right;
@@ -60,7 +67,7 @@ struct waiter {
 #define HOT_SLOTS 64u
 struct counters {
 	_Atomic uint64_t faults_read, faults_write, faults_upgrade, faults_local, pages_sent,
-		pages_received, invalidations_received, refused;
+		pages_received, invalidations_received, refused, evictions;
 	_Atomic uint64_t latency_hist[DSM_LAT_BUCKETS];
 	pthread_mutex_t hot_lock; /* rank: innermost */
 	struct {
@@ -122,7 +129,26 @@ static inline void state_set(struct dsm *d, gfn_t gfn, enum dsm_right right)
 			      memory_order_release);
 }
 
+/* fault.c: what one thread asked for lately.  Only one thread at a time. */
+#define RECENT 8u
+struct recents {
+	struct recent {
+		const struct dsm *d;
+		gfn_t gfn;
+		uint64_t granted_ns;
+		unsigned retry;
+	} slot[RECENT];
+	uint64_t last_end_ns; /* of its last wait */
+};
+/* The slot of gfn; `retry` counts how often it was asked for within at_once_ns after a wait. */
+struct recent *recents_find(struct recents *r, const struct dsm *d, gfn_t gfn, uint64_t now_ns,
+			    uint64_t at_once_ns);
+
 /* fault.c, under dsm.lock */
+void waiter_link(struct dsm *d, struct waiter *w);
+void waiter_unlink(struct dsm *d, struct waiter *w);
+/* One-node VM: grants; there is nobody to ask. */
+void acquire_alone(struct dsm *d, gfn_t gfn, enum dsm_right right);
 void waiters_wake(struct dsm *d, uint32_t page, enum dsm_right right);
 void waiters_room(struct dsm *d);
 /* Threads that have asked the core for a page, or are about to, and have no answer yet. */
@@ -148,6 +174,11 @@ void drive_net_sleeps(struct dsm *d, uint64_t until_ns);
 /* A thread that drives the fabric, hence the timers, while it waits. */
 void drive_poller_enter(struct dsm *d);
 void drive_poller_leave(struct dsm *d);
+
+/* dispatch.c: from dispatch_open until dispatch_close its thread serves the faults of `u`. */
+struct dispatch;
+MUST_CHECK int dispatch_open(struct dsm *d, struct dsm_uffd *u, struct dispatch **out);
+void dispatch_close(struct dispatch *p);
 
 /* cache.c, under dsm.lock */
 MUST_CHECK int cache_open(struct dsm *d, uint64_t pages);

@@ -34,7 +34,7 @@ static struct waiter **bucket_of(struct dsm *d, uint32_t page)
 	return &d->waiting[page % WAIT_BUCKETS];
 }
 
-static void waiter_link(struct dsm *d, struct waiter *w)
+void waiter_link(struct dsm *d, struct waiter *w)
 {
 	struct waiter **b = bucket_of(d, w->page);
 
@@ -42,7 +42,7 @@ static void waiter_link(struct dsm *d, struct waiter *w)
 	*b = w;
 }
 
-static void waiter_unlink(struct dsm *d, struct waiter *w)
+void waiter_unlink(struct dsm *d, struct waiter *w)
 {
 	for (struct waiter **at = bucket_of(d, w->page); *at; at = &(*at)->next)
 		if (*at == w) {
@@ -57,6 +57,10 @@ static void waiter_finish(struct waiter **at, enum wait_state how)
 	struct waiter *w = *at;
 
 	*at = w->next;
+	if (w->finished) {
+		w->finished(w, how);
+		return;
+	}
 	/* Release: what the step did (rights, bytes) is seen by the thread that sees the state. */
 	if (atomic_exchange_explicit(&w->state, how, memory_order_acq_rel) == WAIT_ASLEEP)
 		syscall(SYS_futex, &w->state, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
@@ -152,28 +156,21 @@ static void wait_for(struct dsm *d, struct waiter *w, uint64_t deadline_ns)
  * once.  The core then grants for longer.  Each thread remembers what it asked for lately.  A page that two nodes
  * write in turns is asked for often too, but only after it was used for a while.
  */
-#define RECENT 8u
 #define AT_ONCE_NS (20 * NS_PER_US)
 #define RETRY_MAX 8u
 
-struct recent {
-	const struct dsm *d;
-	gfn_t gfn;
-	uint64_t granted_ns;
-	unsigned retry;
-};
-static _Thread_local struct recent recents[RECENT];
-static _Thread_local uint64_t last_end_ns; /* of this thread's last wait */
+static _Thread_local struct recents mine;
 
-static struct recent *recent_find(const struct dsm *d, gfn_t gfn, uint64_t now_ns)
+struct recent *recents_find(struct recents *rs, const struct dsm *d, gfn_t gfn, uint64_t now_ns,
+			    uint64_t at_once_ns)
 {
-	struct recent *oldest = &recents[0];
+	struct recent *oldest = &rs->slot[0];
 
 	for (unsigned i = 0; i < RECENT; i++) {
-		struct recent *r = &recents[i];
+		struct recent *r = &rs->slot[i];
 
 		if (r->d == d && r->gfn == gfn) {
-			bool again = now_ns - last_end_ns < AT_ONCE_NS;
+			bool again = now_ns - rs->last_end_ns < at_once_ns;
 
 			r->retry = !again ? 0 : r->retry < RETRY_MAX ? r->retry + 1 : RETRY_MAX;
 			return r;
@@ -187,17 +184,12 @@ static struct recent *recent_find(const struct dsm *d, gfn_t gfn, uint64_t now_n
 
 /* --- acquire ---------------------------------------------------------------------------------------- */
 
-/* One-node VM: this node is the only owner there is. */
-static int acquire_alone(struct dsm *d, gfn_t gfn, enum dsm_right right)
+/* This node is the only owner there is. */
+void acquire_alone(struct dsm *d, gfn_t gfn, enum dsm_right right)
 {
-	if (atomic_load(&d->stopping))
-		return -EPIPE;
-	dsm_lock(d);
 	if (dsm_right(d, gfn) < right)
 		d->map->grant(d, gfn, DSM_WRITE);
-	dsm_unlock(d);
 	count_one(&d->count.faults_local);
-	return 0;
 }
 
 /* One request to the core and the wait for its answer. */
@@ -256,15 +248,21 @@ int dsm_acquire(struct dsm *d, gfn_t gfn, enum dsm_right right, uint64_t deadlin
 	had = dsm_right(d, gfn);
 	if (had >= right)
 		return 0;
-	if (!d->drive)
-		return acquire_alone(d, gfn, right);
+	if (!d->drive) {
+		if (atomic_load(&d->stopping))
+			return -EPIPE;
+		dsm_lock(d);
+		acquire_alone(d, gfn, right);
+		dsm_unlock(d);
+		return 0;
+	}
 	start = clock_now_ns();
-	recent = recent_find(d, gfn, start);
+	recent = recents_find(&mine, d, gfn, start, AT_ONCE_NS);
 	w.page = dir_page(&d->dir, gfn);
 	do
 		err = ask(d, &w, recent->retry, deadline_ns, &remote);
 	while (err == -EAGAIN);
-	last_end_ns = recent->granted_ns = clock_now_ns();
+	mine.last_end_ns = recent->granted_ns = clock_now_ns();
 	if (err)
 		return err;
 	if (remote)

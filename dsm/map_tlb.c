@@ -70,10 +70,11 @@ struct dsm_reader {
 
 /* --- the DSM's side --------------------------------------------------------------------------------- */
 
-static int tlb_open(struct dsm *d, void **out)
+static int tlb_open(struct dsm *d, const struct dsm_config *cfg, void **out)
 {
 	struct tlb *m = calloc(1, sizeof(*m));
 
+	(void)cfg;
 	if (!m)
 		return -ENOMEM;
 	m->count = drive_flights(d) + SYNCS;

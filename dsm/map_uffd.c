@@ -2,156 +2,131 @@
 /*
  * dsm/map_uffd.c - rights enforced by the MMU: a second mapping of the memfd under userfaultfd.
  *
- * What      The guest view.  A page without a right is not in its page table; a touch raises SIGBUS in the
- *           thread itself (UFFD_FEATURE_SIGBUS), whose handler calls dsm_view_fault, so no other thread has to
- *           be woken.  Grant: UFFDIO_CONTINUE maps the frame that the alias filled, write-protected for
- *           DSM_READ; an upgrade lifts the protection.  Revoke: zap or write-protect; both are complete, on
- *           every CPU, when the call returns (mm/memory.c flushes before it does).
- * Owns      The view and the userfaultfd.
- * Threads   grant and revoke: under dsm.lock.
- * Limits    Needs UFFDIO_CONTINUE_MODE_WP (Linux 6.4): without it a page would be writable for a moment.
- *           The userfaultfd is made for user-mode faults only unless the process may do more.
+ * What      The guest view.  A page without a right is not in its page table, one that is only readable is write-protected.
+ *           A touch beyond the right is resolved by the thread itself (inline: SIGBUS, or EFAULT of KVM_RUN, then
+ *           dsm_view_fault) or parked for dispatch.c.  Revoke: zap or write-protect; both are complete, on every CPU
+ *           and in KVM's tables, when the call returns (mm/memory.c and the MMU notifiers flush before it does).
+ *           The kernel may drop a mapping by itself (reclaim, migration); the next touch is then a fault on a page
+ *           whose right is held, and the page is mapped again.
+ * Owns      The view, and the dispatcher when there is one.
+ * Threads   grant, revoke, stop: under dsm.lock.
+ * Limits    See dsm/uffd.h.  A one-node VM needs no rights, only frames, and yet goes the same way.
  */
 #include "dsm/dsm_priv.h"
 
 #include "base/assert.h"
 #include "base/log.h"
 
-#include <fcntl.h>
-#include <linux/userfaultfd.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
-/* Debian 12's headers are Linux 6.1's; values from include/uapi/linux/userfaultfd.h of 6.4. */
-#ifndef UFFDIO_CONTINUE_MODE_WP
-#define UFFDIO_CONTINUE_MODE_WP ((__u64)1 << 1)
-#endif
-#ifndef UFFD_FEATURE_WP_UNPOPULATED
-#define UFFD_FEATURE_WP_UNPOPULATED (1 << 13)
-#endif
-
-#define FEATURES                                                                       \
-	(UFFD_FEATURE_SIGBUS | UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM | \
-	 UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM)
-
-struct uffd {
-	int fd;
-	uint8_t *view;
-	size_t bytes;
+struct uffd_map {
+	struct dsm_uffd u;
+	struct dispatch *dispatch;
+	bool shut; /* dsm.lock */
 };
-
-static int uffd_register(struct uffd *m)
-{
-	struct uffdio_api api = { .api = UFFD_API, .features = FEATURES };
-	struct uffdio_register reg = {
-		.range = { (uintptr_t)m->view, m->bytes },
-		.mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR |
-			UFFDIO_REGISTER_MODE_WP,
-	};
-
-	m->fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-	if (m->fd < 0)
-		m->fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
-	if (m->fd < 0 || ioctl(m->fd, UFFDIO_API, &api))
-		return -errno;
-	if (!(api.features & UFFD_FEATURE_WP_UNPOPULATED))
-		return -EOPNOTSUPP; /* as old as CONTINUE_MODE_WP, which has no bit of its own */
-	return ioctl(m->fd, UFFDIO_REGISTER, &reg) ? -errno : 0;
-}
 
 static void uffd_close(void *map)
 {
-	struct uffd *m = map;
+	struct uffd_map *m = map;
 
-	if (m->view != MAP_FAILED)
-		munmap(m->view, m->bytes);
-	if (m->fd >= 0)
-		close(m->fd);
+	if (m->dispatch)
+		dispatch_close(m->dispatch);
+	dsm_uffd_close(&m->u);
 	free(m);
 }
 
-static int uffd_open(struct dsm *d, void **out)
+/* What is not RAM cannot be touched, so no thread is ever parked on it. */
+static int holes_close(struct dsm *d, struct uffd_map *m)
 {
-	struct uffd *m = calloc(1, sizeof(*m));
+	gfn_t at = 0;
+
+	for (unsigned i = 0; i < d->dir.spans_count; i++) {
+		const struct dir_span *span = &d->dir.span[i];
+
+		if (span->first > at && mprotect(m->u.view + (at << PAGE_SHIFT),
+						 (span->first - at) << PAGE_SHIFT, PROT_NONE))
+			return -errno;
+		at = span->first + span->count;
+	}
+	return 0;
+}
+
+static int uffd_open(struct dsm *d, const struct dsm_config *cfg, void **out)
+{
+	struct dsm_uffd_config uc = { .memfd = d->memfd,
+				      .alias = d->alias,
+				      .bytes = (size_t)d->top << PAGE_SHIFT,
+				      .faults = cfg->faults,
+				      .copy = cfg->uffd_copy };
+	struct uffd_map *m = calloc(1, sizeof(*m));
+	struct dsm_uffd_why why;
 	int err;
 
 	if (!m)
 		return -ENOMEM;
-	m->fd = -1;
-	m->bytes = (size_t)d->top << PAGE_SHIFT;
-	m->view = mmap(NULL, m->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, d->memfd,
-		       0);
-	err = m->view == MAP_FAILED ? -errno : uffd_register(m);
+	err = dsm_uffd_open(&m->u, &uc, &why);
 	if (err) {
-		log_error("dsm: userfaultfd for the guest view: %s", strerror(-err));
-		uffd_close(m);
+		log_error("dsm: %s%s%s", why.why, why.fix[0] ? "; mends it: " : "", why.fix);
+		free(m);
 		return err;
 	}
-	*out = m;
-	return 0;
-}
-
-static void protect(struct uffd *m, uint8_t *at, bool on)
-{
-	struct uffdio_writeprotect wp = {
-		.range = { (uintptr_t)at, PAGE_SIZE },
-		.mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0,
-	};
-	int err = ioctl(m->fd, UFFDIO_WRITEPROTECT, &wp);
-
-	ASSERT(!err); /* a range of ours, registered for it */
-}
-
-/* The kernel may answer EAGAIN while the address space changes elsewhere. */
-static void map_frame(struct uffd *m, uint8_t *at, bool writable)
-{
-	struct uffdio_continue c = {
-		.range = { (uintptr_t)at, PAGE_SIZE },
-		.mode = UFFDIO_CONTINUE_MODE_DONTWAKE | (writable ? 0 : UFFDIO_CONTINUE_MODE_WP),
-	};
-	int err;
-
-	do
-		err = ioctl(m->fd, UFFDIO_CONTINUE, &c) ? errno : 0;
-	while (err == EAGAIN);
-	ASSERT(!err || err == EEXIST);
+	*out = m; /* from here uffd_close undoes it */
+	err = holes_close(d, m);
+	if (!err && cfg->faults == DSM_FAULTS_DISPATCH)
+		err = dispatch_open(d, &m->u, &m->dispatch);
+	return err;
 }
 
 static void uffd_grant(struct dsm *d, gfn_t gfn, enum dsm_right right)
 {
-	struct uffd *m = d->map_data;
-	uint8_t *at = m->view + (gfn << PAGE_SHIFT);
+	struct uffd_map *m = d->map_data;
+	uint64_t offset = gfn << PAGE_SHIFT;
 	enum dsm_right had = dsm_right(d, gfn);
 
 	if (had == right)
 		return;
-	if (had == DSM_READ) {
-		protect(m, at, false);
-	} else {
-		/* CONTINUE maps what the file holds; a touch through the alias makes a frame of zeros. */
-		atomic_fetch_or_explicit((_Atomic uint8_t *)frame_of(d, gfn), 0,
-					 memory_order_relaxed);
-		map_frame(m, at, right == DSM_WRITE);
-	}
+	if (m->shut)
+		; /* nobody can use it */
+	else if (had == DSM_READ)
+		dsm_uffd_protect(&m->u, offset, false);
+	else
+		dsm_uffd_map(&m->u, offset, right == DSM_WRITE);
 	state_set(d, gfn, right);
 }
 
 static bool uffd_revoke(struct dsm *d, gfn_t gfn, uint32_t page, enum dsm_right right)
 {
-	struct uffd *m = d->map_data;
-	uint8_t *at = m->view + (gfn << PAGE_SHIFT);
+	struct uffd_map *m = d->map_data;
+	uint64_t offset = gfn << PAGE_SHIFT;
 
 	(void)page;
 	state_set(d, gfn, right);
+	if (m->shut)
+		return true;
 	if (right == DSM_READ)
-		protect(m, at, true);
-	else if (madvise(at, PAGE_SIZE, MADV_DONTNEED))
-		ASSERT(!"the view can be zapped");
+		dsm_uffd_protect(&m->u, offset, true);
+	else
+		dsm_uffd_zap(&m->u, offset);
 	return true;
+}
+
+static void uffd_again(struct dsm *d, gfn_t gfn)
+{
+	struct uffd_map *m = d->map_data;
+	enum dsm_right right = dsm_right(d, gfn);
+
+	if (right != DSM_NONE && !m->shut)
+		dsm_uffd_map(&m->u, gfn << PAGE_SHIFT, right == DSM_WRITE);
+}
+
+static void uffd_stop(struct dsm *d)
+{
+	struct uffd_map *m = d->map_data;
+
+	if (!m->shut)
+		dsm_uffd_shut(&m->u);
+	m->shut = true;
 }
 
 const struct map_ops map_uffd_ops = {
@@ -159,19 +134,32 @@ const struct map_ops map_uffd_ops = {
 	.close = uffd_close,
 	.grant = uffd_grant,
 	.revoke = uffd_revoke,
+	.again = uffd_again,
+	.stop = uffd_stop,
 };
 
 uint8_t *dsm_view(struct dsm *d)
 {
 	ASSERT(d->map == &map_uffd_ops);
-	return ((struct uffd *)d->map_data)->view;
+	return ((struct uffd_map *)d->map_data)->u.view;
 }
 
 int dsm_view_fault(struct dsm *d, const void *addr, bool write, uint64_t deadline_ns)
 {
 	uintptr_t offset = (uintptr_t)addr - (uintptr_t)dsm_view(d);
+	enum dsm_right want = write ? DSM_WRITE : DSM_READ;
+	gfn_t gfn = offset >> PAGE_SHIFT;
 
 	if (offset >= (uintptr_t)d->top << PAGE_SHIFT)
 		return -EFAULT;
-	return dsm_acquire(d, offset >> PAGE_SHIFT, write ? DSM_WRITE : DSM_READ, deadline_ns);
+	if (atomic_load(&d->stopping))
+		return -EPIPE;
+	if (dsm_right(d, gfn) < want)
+		return dsm_acquire(d, gfn, want, deadline_ns);
+	/* Granted since the touch, or the mapping was lost. */
+	dsm_lock(d);
+	if (dsm_right(d, gfn) >= want)
+		uffd_again(d, gfn);
+	dsm_unlock(d);
+	return 0;
 }

@@ -185,7 +185,7 @@ static int parts_open(struct dsm *d, const struct dsm_config *cfg)
 	if (!err)
 		err = cache_open(d, cfg->cache_pages);
 	if (!err)
-		err = d->map->open(d, &d->map_data);
+		err = d->map->open(d, cfg, &d->map_data);
 	if (!err && d->nodes > 1) {
 		err = -pthread_create(&d->net, NULL, net_run, d);
 		d->net_runs = !err;
@@ -239,9 +239,16 @@ int dsm_open(const struct dsm_config *cfg, struct dsm **out)
 
 void dsm_stop(struct dsm *d)
 {
+	const struct sched_param none = { 0 };
+
 	atomic_store(&d->stopping, true);
+	/* On a busy host its class may keep it from ending for seconds.  Best effort: not everybody may raise a thread. */
+	if (d->keeper_runs && pthread_setschedparam(d->keeper, SCHED_OTHER, &none))
+		log_debug("dsm: the keeper keeps its class");
 	dsm_lock(d);
 	waiters_end(d);
+	if (d->map->stop && d->map_data)
+		d->map->stop(d);
 	dsm_unlock(d);
 }
 

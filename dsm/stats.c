@@ -113,6 +113,7 @@ void dsm_stats(struct dsm *d, struct dsm_stats *out)
 	out->pages_received = c->pages_received;
 	out->invalidations_received = c->invalidations_received;
 	out->refused = c->refused;
+	out->evictions = c->evictions;
 	for (unsigned i = 0; i < DSM_LAT_BUCKETS; i++)
 		out->latency_hist[i] = c->latency_hist[i];
 	out->latency_p50_ns = percentile(out->latency_hist, 50);

@@ -6,6 +6,7 @@
  * I/O       Guest memory, with short deadlines: a dump must not hang on a dead node.
  */
 #include "hv/slice_priv.h"
+#include "hv/walk.h"
 
 #include "base/clock.h"
 
@@ -16,66 +17,6 @@
 #define DUMP_TIMEOUT_NS (200 * NS_PER_MS)
 #define CODE_BYTES 48u
 #define INSTRUCTIONS 6u
-#define PTE_PRESENT 1u
-#define PTE_LARGE 0x80u
-#define CR0_PG 0x80000000u
-#define CR4_PAE 0x20u
-#define EFER_LMA 0x400u
-
-static bool read_guest(struct hv_cpu *c, gpa_t gpa, void *dst, size_t len)
-{
-	return !dsm_copy_in(c->slice->dsm, dst, gpa, len, clock_now_ns() + DUMP_TIMEOUT_NS);
-}
-
-/* Page walk without any check of rights (SDM vol 3, 4.3 to 4.5).  False: not mapped. */
-static bool walk(struct hv_cpu *c, const struct hv_cpu_state *st, gva_t va, gpa_t *out)
-{
-	bool wide = st->cr4 & CR4_PAE;
-	unsigned bits = wide ? 9 : 10, size = wide ? 8 : 4;
-	int level = st->efer & EFER_LMA ? 4 : wide ? 3 : 2;
-	gpa_t table = st->cr3 & (st->efer & EFER_LMA ? 0x000ffffffffff000ull
-				 : wide              ? 0xffffffe0ull
-						     : 0xfffff000ull);
-
-	*out = va;
-	if (!(st->cr0 & CR0_PG))
-		return true;
-	for (; level > 0; level--) {
-		unsigned shift = PAGE_SHIFT + bits * (unsigned)(level - 1);
-		uint64_t pte = 0;
-
-		if (!read_guest(c, table + ((va >> shift) & ((1u << bits) - 1)) * size, &pte,
-				size) ||
-		    !(pte & PTE_PRESENT))
-			return false;
-		table = pte & (wide ? 0x000ffffffffff000ull : 0xfffff000ull);
-		if (level == 1 || (level < 4 && (pte & PTE_LARGE))) {
-			uint64_t mask = (1ull << shift) - 1;
-
-			*out = (table & ~mask) | (va & mask);
-			return true;
-		}
-	}
-	return false;
-}
-
-static size_t read_code(struct hv_cpu *c, const struct hv_cpu_state *st, gva_t va, uint8_t *buf,
-			size_t len)
-{
-	size_t done = 0;
-
-	while (done < len) {
-		size_t n = PAGE_SIZE - ((va + done) & (PAGE_SIZE - 1));
-		gpa_t gpa;
-
-		if (n > len - done)
-			n = len - done;
-		if (!walk(c, st, va + done, &gpa) || !read_guest(c, gpa, buf + done, n))
-			break;
-		done += n;
-	}
-	return done;
-}
 
 static void print_code(FILE *f, struct hv_cpu *c, const struct hv_cpu_state *st)
 {
@@ -83,7 +24,9 @@ static void print_code(FILE *f, struct hv_cpu *c, const struct hv_cpu_state *st)
 	gva_t at = wide ? st->rip : (uint32_t)(st->seg[HV_CS].base + st->rip);
 	ZydisDisassembledInstruction insn;
 	uint8_t code[CODE_BYTES];
-	size_t len = read_code(c, st, at, code, sizeof(code)), pos = 0;
+	size_t len = hv_walk_read(c->slice->dsm, st, at, code, sizeof(code),
+				  clock_now_ns() + DUMP_TIMEOUT_NS),
+	       pos = 0;
 
 	if (!len)
 		fprintf(f, "  code at 0x%llx cannot be read\n", (unsigned long long)at);

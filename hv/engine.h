@@ -5,7 +5,9 @@
  * What      An engine runs guest instructions of one vCPU until something needs the monitor: that is an exit.
  *           LAPIC, IOAPIC, devices and time belong to the monitor and are reached by exits only.
  * Threads   All calls for one vCPU come from its vCPU thread, except kick, which any thread may call.
- * Order     run -> exit -> the monitor fills in the answer (read data) -> run completes the instruction.
+ * Order     run -> exit -> the monitor fills in the answer (read data) -> run completes the instruction.  The answer
+ *           is read from the same object: it lives until the vCPU closes, or until run is given another.  The other calls
+ *           may complete the instruction, too, so they come after the answer.
  */
 #ifndef HV_ENGINE_H
 #define HV_ENGINE_H
@@ -34,7 +36,7 @@ struct hv_exit {
 	bool fault;	/* MSR answer: true makes the guest take #GP(0) */
 	uint64_t addr;	/* MMIO: gpa; PIO: port; MSR: index */
 	uint64_t data;	/* write: value from the guest; read: the monitor's answer */
-	const char *text; /* HV_EXIT_ERROR: static text */
+	const char *text; /* HV_EXIT_ERROR: static text, or the engine's until its next run */
 };
 
 /* A segment register as KVM's struct kvm_segment: attr bits as in the descriptor's high word >> 8
@@ -63,8 +65,10 @@ struct hv_cpu_state {
 	uint64_t pat, tsc_aux, misc_enable, mtrr_def_type;
 	uint64_t tsc_offset; /* guest TSC = host TSC + tsc_offset (host TSC scaled where there is scaling) */
 	uint8_t fxsave[512] __attribute__((aligned(16)));
+	uint8_t ymm_high[256]; /* upper halves of ymm0-15; zeros where xcr0 has no AVX */
 	bool sti_shadow;     /* interrupt inhibition after sti or mov ss */
 	bool nmi_blocked;    /* between NMI delivery and iret */
+	bool nmi_latched;    /* one more that the engine took waits behind it; bt leaves it to the LAPIC */
 	/* event that was being delivered or injected and not yet done; 0 = none */
 	bool event_valid, event_has_error;
 	uint8_t event_vector, event_type; /* type as in VMX: 0 external, 2 NMI, 3 exception, 4 soft int */
@@ -73,9 +77,33 @@ struct hv_cpu_state {
 
 struct hv_vm_config {
 	struct dsm *dsm; /* borrowed */
-	const struct hv_cpuid_entry *cpuid; /* borrowed; leaf 1/0xb APIC ids and OSXSAVE are patched per vCPU */
+	/* borrowed; leaf 1/0xb APIC ids and OSXSAVE are patched per vCPU; may change until the first run */
+	const struct hv_cpuid_entry *cpuid;
 	unsigned cpuid_count;
 	unsigned vcpus; /* in the whole VM; ids 0 .. vcpus - 1 */
+	const struct dsm_range *ram; /* DSM_MAP_UFFD: all of it; for the length of the call */
+	unsigned ram_count;
+	const struct hv_engine_terms *terms; /* as agreed; for the length of the call */
+};
+
+/* What a VM asks of an engine on this host. */
+struct hv_engine_need {
+	bool named;	     /* the user named this engine; else it should be the best one */
+	bool several;	     /* the VM spans nodes */
+	bool private_tables; /* no two vCPUs share page tables */
+	bool choose_faults;  /* else `faults` is wanted */
+	enum dsm_faults faults;
+	const char *cpu_features; /* words, hv/core/cpuid.h */
+};
+
+/* What it gets. */
+#define HV_ENGINE_TEXT 640u
+struct hv_engine_terms {
+	enum dsm_faults faults;	  /* DSM_MAP_UFFD */
+	int fault_address;	  /* kvm: enum kvm_address */
+	bool tsc_fixed;		  /* the guest's TSC is the host's: tsc_offset has no effect */
+	char without[HV_CPUID_WORDS_MAX]; /* of the plain CPU model: not to be had, and not shown */
+	char why[HV_ENGINE_TEXT]; /* of a refusal, with what mends it */
 };
 
 struct hv_vm;	/* engine-private */
@@ -83,8 +111,15 @@ struct hv_vcpu; /* engine-private */
 
 struct hv_engine {
 	const char *name;
+	enum dsm_mapping mapping; /* how guest code reaches memory */
+	bool plain_only;	  /* the plain CPU model, no other features */
 	/* 0 when this host can serve; -errno otherwise with *why set to static text. */
 	int (*probe)(const char **why);
+	/* For this VM, after a probe that did not fail: 0 and the terms, or -errno and terms->why.  NULL: any VM. */
+	int (*agree)(const struct hv_engine_need *need, struct hv_engine_terms *terms);
+	/* CPUID that a guest on this host can be shown, to HV_CPUID_HOST_MAX entries; their count, 0: not to be had.
+	 * NULL when plain_only. */
+	unsigned (*host_cpuid)(struct hv_cpuid_entry out[static HV_CPUID_HOST_MAX]);
 	int (*vm_open)(const struct hv_vm_config *cfg, struct hv_vm **out);
 	void (*vm_close)(struct hv_vm *vm);
 	/* Reset state: real mode, rip 0xfff0, cs base 0xffff0000 (SDM vol 3, 9.1.4). APIC id = id. */
@@ -107,7 +142,7 @@ struct hv_engine {
 	void (*kick)(struct hv_vcpu *v);
 };
 
-extern const struct hv_engine hv_engine_bt;
+extern const struct hv_engine hv_engine_kvm, hv_engine_bt;
 /* NULL-terminated, in order of preference. */
 extern const struct hv_engine *const hv_engines[];
 

@@ -158,6 +158,12 @@ static int plan(struct hv_slice *s, struct hv_loader *l, char text[static HV_TEX
 	} else {
 		snprintf(l->cmdline, CMDLINE_CAP, "%s", spec->cmdline);
 	}
+	if (s->multi && s->engine->mapping == DSM_MAP_UFFD && spec->private_tables &&
+	    !hv_boot_private_tables(l->kernel.data, l->kernel.len)) {
+		snprintf(text, HV_TEXT_MAX,
+			 "%s: is said to share no page tables between vCPUs, but does not carry the mark", spec->kernel);
+		return -EINVAL;
+	}
 	in->image = (struct hv_boot_bytes){ l->kernel.data, l->kernel.len };
 	in->elf = (struct hv_boot_bytes){ l->elf.data, l->elf.len };
 	in->cmdline = l->cmdline;

@@ -149,87 +149,14 @@ static void down_fabric(struct hv_slice *s)
 		ic_close(s->fabric);
 }
 
-static int up_engine_choice(struct hv_slice *s, char *text)
-{
-	static const char *const names[] = { [CC_ENGINE_BT] = "bt", [CC_ENGINE_KVM] = "kvm" };
-	const char *wanted = s->spec->engine == CC_ENGINE_AUTO ? NULL : names[s->spec->engine];
-	const char *why = "not built in";
-
-	for (unsigned i = 0; hv_engines[i]; i++) {
-		if (wanted && strcmp(hv_engines[i]->name, wanted))
-			continue;
-		if (!hv_engines[i]->probe(&why)) {
-			s->engine = hv_engines[i];
-			return 0;
-		}
-	}
-	snprintf(text, HV_TEXT_MAX, "CPU engine %s: %s", wanted ? wanted : "(any)", why);
-	return -ENOTSUP;
-}
-
 static void down_nothing(struct hv_slice *s)
 {
 	(void)s;
 }
 
-static uint64_t share_bytes(const struct hv_slice *s)
-{
-	uint64_t pages = 0;
-
-	for (unsigned i = 0; i < s->spec->ranges; i++)
-		if (s->spec->range[i].node == s->spec->self)
-			pages += s->spec->range[i].count;
-	return pages << PAGE_SHIFT;
-}
-
-static int up_memory(struct hv_slice *s, char *text)
-{
-	struct dsm_range ranges[DSM_RANGES_MAX];
-	struct dsm_config cfg = {
-		.self = s->spec->self,
-		.nodes = s->spec->nodes,
-		.ranges = ranges,
-		.ranges_count = s->spec->ranges,
-		.cache_pages = s->spec->cache_pages,
-		.mapping = DSM_MAP_TLB,
-		.fabric = s->fabric,
-	};
-	int err;
-
-	STATIC_ASSERT(DSM_RANGES_MAX >= CC_RANGES_MAX, "every range");
-	for (unsigned i = 0; i < s->spec->ranges; i++)
-		ranges[i] = (struct dsm_range){ s->spec->range[i].first, s->spec->range[i].count,
-						s->spec->range[i].node };
-	err = dsm_open(&cfg, &s->dsm);
-	if (err)
-		snprintf(text, HV_TEXT_MAX, "guest memory: %s", strerror(-err));
-	else
-		hv_slice_progress(s, "memory ready, %llu MiB here",
-				  (unsigned long long)share_bytes(s) >> 20);
-	return err;
-}
-
 static void down_memory(struct hv_slice *s)
 {
 	dsm_close(s->dsm);
-}
-
-static int up_vm(struct hv_slice *s, char *text)
-{
-	struct hv_cpuid_config cpuid = {
-		.vcpus = s->spec->vcpus,
-		.node_of = s->spec->numa == CC_NUMA_EXPOSE ? s->spec->vcpu_node : NULL,
-		.tsc_khz = (unsigned)s->clock.tsc_khz,
-	};
-	struct hv_vm_config cfg = { .dsm = s->dsm, .cpuid = s->cpuid, .vcpus = s->spec->vcpus };
-	int err;
-
-	s->cpuid_count = hv_cpuid_build(&cpuid, s->cpuid);
-	cfg.cpuid_count = s->cpuid_count;
-	err = s->engine->vm_open(&cfg, &s->vm);
-	if (err)
-		snprintf(text, HV_TEXT_MAX, "CPU engine %s: %s", s->engine->name, strerror(-err));
-	return err;
 }
 
 static void down_vm(struct hv_slice *s)
@@ -325,9 +252,9 @@ static const struct step {
 } steps[] = {
 	{ "base", up_base, down_base },
 	{ "fabric", up_fabric, down_fabric },
-	{ "engine", up_engine_choice, down_nothing },
-	{ "memory", up_memory, down_memory },
-	{ "vm", up_vm, down_vm },
+	{ "engine", hv_machine_choose, down_nothing },
+	{ "memory", hv_machine_memory, down_memory },
+	{ "vm", hv_machine_open, down_vm },
 	{ "devices", up_devices, down_devices },
 	{ "cpus", up_cpus, down_cpus },
 	{ "kernel", up_kernel, down_kernel },
@@ -426,8 +353,10 @@ int hv_slice_connect(struct hv_slice *s, const struct cc_connect *all,
 	}
 	if (s->multi)
 		err = join_all(s, all, text);
-	if (!err && s->multi)
+	if (!err && s->multi) {
 		err = hv_clock_join(s, text);
+		hv_machine_cpuid(s);
+	}
 	if (!err && s->loader) {
 		err = hv_loader_write(s, s->loader, text);
 		if (!err)
@@ -487,7 +416,7 @@ static const char *const exit_names[] = {
 void hv_slice_stats(struct hv_slice *s, struct cc_stats *out)
 {
 	struct cc_stats st = { .node = s->spec->self,
-			       .memory_bytes = share_bytes(s),
+			       .memory_bytes = hv_machine_share(s),
 			       .engine = s->engine->name };
 	struct dsm_stats mem;
 	struct ic_stats net = { 0 };

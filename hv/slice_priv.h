@@ -2,10 +2,10 @@
 /*
  * hv/slice_priv.h - what the files of the monitor share.
  *
- * Reading order  slice.c (life), vcpu.c (one vCPU's thread), exits.c (what it does with an exit), irq.c (interrupts
- *           on their way), bus.c (device accesses on their way), board.c (the fixed devices), virtio_mmio.c and
- *           backend_*.c (virtio devices), io.c (the thread behind them), time.c (one TSC), timer.c (deadlines),
- *           link.c (messages to peers), loader.c (kernel to guest memory), dump.c (a dead vCPU in words).
+ * Reading order  slice.c (life), machine.c (engine, memory), vcpu.c (one vCPU's thread), exits.c (what it does with an
+ *           exit), irq.c (interrupts on their way), bus.c (device accesses on their way), board.c (the fixed devices),
+ *           virtio_mmio.c and backend_*.c (virtio devices), io.c (the thread behind them), time.c (one TSC), timer.c
+ *           (deadlines), link.c (messages to peers), loader.c (kernel to guest memory), dump.c (a dead vCPU in words).
  * Threads   docs/threads.md.
  * Locks     Ranks, outer to inner: fabric progress (tried only) > device.lock > board.ioapic_lock > link.lock, console.lock.
  *           Nothing sleeps under one, but device.lock of a virtio device: its io thread may wait for guest
@@ -45,6 +45,7 @@ struct hv_link {
 struct hv_clock {
 	uint64_t tsc_khz;     /* of this host; of the VM, since they must agree */
 	uint64_t offset;      /* guest TSC = host TSC + offset; set before RUN */
+	bool fixed;           /* the engine cannot shift it: offset is 0 */
 	uint8_t boot_id[16];  /* of this host's kernel */
 	_Atomic uint32_t seq; /* futex: last probe that was answered */
 	uint64_t answer_host; /* host TSC when the answer came; written before seq */
@@ -200,6 +201,7 @@ struct hv_slice {
 	struct ic_fabric *fabric;
 	struct dsm *dsm;
 	const struct hv_engine *engine;
+	struct hv_engine_terms terms; /* what it agreed to */
 	struct hv_vm *vm;
 	struct hv_cpuid_entry cpuid[HV_CPUID_MAX];
 	unsigned cpuid_count;
@@ -248,6 +250,14 @@ void hv_slice_end(struct hv_slice *s, enum cc_end reason, node_id node, char *du
 void hv_slice_progress(struct hv_slice *s, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
+/* machine.c: steps of slice.c, in this order */
+MUST_CHECK int hv_machine_choose(struct hv_slice *s, char text[static HV_TEXT_MAX]);
+MUST_CHECK int hv_machine_memory(struct hv_slice *s, char text[static HV_TEXT_MAX]);
+MUST_CHECK int hv_machine_open(struct hv_slice *s, char text[static HV_TEXT_MAX]);
+/* The CPU model, with what is known of the TSC by now. */
+void hv_machine_cpuid(struct hv_slice *s);
+uint64_t hv_machine_share(const struct hv_slice *s); /* bytes of memory that this node lends */
+
 /* link.c */
 void hv_link_init(struct hv_slice *s);
 void hv_link_fini(struct hv_slice *s);
@@ -261,6 +271,8 @@ void hv_link_on_message(void *slice, node_id from, const struct ic_msg *msg);
 
 /* time.c */
 MUST_CHECK int hv_clock_init(struct hv_clock *c, node_id self);
+/* The engine shows the host's TSC as it is.  Before the nodes join. */
+void hv_clock_fix(struct hv_clock *c);
 /* Nodes other than 0: asks node 0 until the offset is known well enough. */
 MUST_CHECK int hv_clock_join(struct hv_slice *s, char text[static HV_TEXT_MAX]);
 void hv_clock_on_message(struct hv_slice *s, node_id from, const struct hv_msg *msg);

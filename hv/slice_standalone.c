@@ -79,6 +79,9 @@ static const char help[] =
 	"  --cmdline TEXT    kernel command line\n"
 	"  --memory SIZE     guest memory, default 512MiB\n"
 	"  --vcpus N         default 1\n"
+	"  --engine NAME     auto, bt or kvm\n"
+	"  --faults NAME     auto, inline or dispatch: how the kvm engine gets its pages\n"
+	"  --cpu-features WORDS  of the kvm engine: names as in /proc/cpuinfo beyond x86-64-v2\n"
 	"  --disk FILE       a raw disk; may be repeated (--disk-ro: read-only)\n"
 	"  --no-console      no virtio console: the serial port has the terminal\n"
 	"  --stats           exits by kind at the end\n"
@@ -104,12 +107,27 @@ static bool parse_vcpus(const char *text, unsigned *out)
 	return true;
 }
 
+/* In the order of enum cc_engine and enum cc_faults. */
+static const char *const engine_words[] = { "auto", "bt", "kvm", NULL };
+static const char *const faults_words[] = { "auto", "inline", "dispatch", NULL };
+
+static bool parse_word(const char *text, const char *const *words, unsigned *out)
+{
+	for (*out = 0; words[*out]; ++*out)
+		if (!strcmp(text, words[*out]))
+			return true;
+	return false;
+}
+
 enum {
 	KERNEL = 1,
 	INITRD,
 	CMDLINE,
 	MEMORY,
 	VCPUS,
+	ENGINE,
+	FAULTS,
+	CPU_FEATURES,
 	DISK,
 	DISK_RO,
 	NO_CONSOLE,
@@ -124,6 +142,9 @@ static const struct option options[] = {
 	{ "cmdline", 1, NULL, CMDLINE },
 	{ "memory", 1, NULL, MEMORY },
 	{ "vcpus", 1, NULL, VCPUS },
+	{ "engine", 1, NULL, ENGINE },
+	{ "faults", 1, NULL, FAULTS },
+	{ "cpu-features", 1, NULL, CPU_FEATURES },
 	{ "disk", 1, NULL, DISK },
 	{ "disk-ro", 1, NULL, DISK_RO },
 	{ "no-console", 0, NULL, NO_CONSOLE },
@@ -137,6 +158,7 @@ static const struct option options[] = {
 static int parse(int argc, char **argv, struct args *a)
 {
 	bool good = true, console = true;
+	unsigned word;
 	int o;
 
 	optind = 0;
@@ -156,6 +178,17 @@ static int parse(int argc, char **argv, struct args *a)
 			break;
 		case VCPUS:
 			good = parse_vcpus(optarg, &a->spec.vcpus);
+			break;
+		case ENGINE:
+			good = parse_word(optarg, engine_words, &word);
+			a->spec.engine = (enum cc_engine)word;
+			break;
+		case FAULTS:
+			good = parse_word(optarg, faults_words, &word);
+			a->spec.faults = (enum cc_faults)word;
+			break;
+		case CPU_FEATURES:
+			a->spec.cpu_features = optarg;
 			break;
 		case DISK:
 			good = add_device(a, CC_DEV_BLK, optarg, false);
@@ -287,6 +320,7 @@ int hv_slice_main_standalone(int argc, char **argv)
 	a->spec.nodes = a->spec.vcpus = 1;
 	a->spec.node_name[0] = "local";
 	a->spec.kernel = a->spec.initrd = a->spec.cmdline = "";
+	a->spec.cpu_features = "";
 	a->spec.fabric_backend = a->spec.fabric_device = a->spec.fabric_listen = "";
 	status = parse(argc + 1, argv - 1, a);
 	if (!status) {

@@ -123,6 +123,12 @@ int hv_clock_init(struct hv_clock *c, node_id self)
 	return 0;
 }
 
+void hv_clock_fix(struct hv_clock *c)
+{
+	c->fixed = true;
+	c->offset = 0;
+}
+
 uint64_t hv_clock_guest_tsc(const struct hv_clock *c)
 {
 	return __rdtsc() + c->offset;
@@ -193,13 +199,11 @@ static bool probe(struct hv_slice *s, uint64_t *round_trip, uint64_t *offset)
 	return true;
 }
 
-int hv_clock_join(struct hv_slice *s, char text[static HV_TEXT_MAX])
+static int join(struct hv_slice *s, char text[static HV_TEXT_MAX])
 {
 	struct hv_clock *c = &s->clock;
 	uint64_t least = UINT64_MAX, theirs;
 
-	if (s->spec->self == 0)
-		return 0;
 	for (unsigned i = 0; i < PROBES; i++) {
 		uint64_t round_trip, offset;
 
@@ -232,4 +236,15 @@ int hv_clock_join(struct hv_slice *s, char text[static HV_TEXT_MAX])
 	log_info("time: least round trip to node 0 %llu ns",
 		 (unsigned long long)(least * 1000000 / c->tsc_khz));
 	return 0;
+}
+
+int hv_clock_join(struct hv_slice *s, char text[static HV_TEXT_MAX])
+{
+	int err = s->spec->self == 0 ? 0 : join(s, text);
+
+	if (err || !s->clock.fixed || !s->clock.offset)
+		return err;
+	snprintf(text, HV_TEXT_MAX, "KVM of this host cannot shift the guest's TSC, and node %s is another host",
+		 s->spec->node_name[0]);
+	return -ENOTSUP;
 }

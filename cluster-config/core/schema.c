@@ -148,7 +148,7 @@ static unsigned mistakes(const struct cc_diags *d)
 #define VM_AT(member) offsetof(struct cc_vm, member)
 #define TOP_AT(member) offsetof(struct cc_topology, member)
 
-static const char *const backend_words[] = { "auto", "tcp", "verbs", "ofi", "ucx", NULL };
+static const char *const backend_words[] = { "auto", "tcp", "shm", "verbs", "ofi", "ucx", NULL };
 
 struct fabric_object {
 	unsigned backend;
@@ -330,6 +330,7 @@ static void initrd_take(struct cc_walk *w, const struct cc_tree_node *v, void *o
 
 static const char *const numa_words[] = { "expose", "flat", NULL };
 static const char *const engine_words[] = { "auto", "bt", "kvm", NULL };
+static const char *const faults_words[] = { "auto", "inline", "dispatch", NULL };
 
 static const struct cc_field vm_fields[] = {
 	{ "name", F_NAME, .required = true, .offset = VM_AT(name) },
@@ -338,6 +339,7 @@ static const struct cc_field vm_fields[] = {
 	  .max = MEMORY_MAX },
 	{ "numa", F_ENUM, .offset = VM_AT(numa), .words = numa_words },
 	{ "engine", F_ENUM, .offset = VM_AT(engine), .words = engine_words },
+	{ "faults", F_ENUM, .offset = VM_AT(faults), .words = faults_words },
 	{ "kernel", F_OTHER, .required = true, .take = kernel_take },
 	{ "initrd", F_OTHER, .take = initrd_take },
 	{ "cmdline", F_CMDLINE, .offset = VM_AT(cmdline) },

@@ -267,6 +267,8 @@ static void bt_kick(struct hv_vcpu *v)
 
 const struct hv_engine hv_engine_bt = {
 	.name = "bt",
+	.mapping = DSM_MAP_TLB,
+	.plain_only = true,
 	.probe = bt_probe,
 	.vm_open = bt_vm_open,
 	.vm_close = bt_vm_close,

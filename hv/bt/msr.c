@@ -5,10 +5,11 @@
  * What      Registers of the CPU itself live here; those of the local APIC and its timer belong to
  * the monitor (HV_EXIT_MSR, answered through c->msr).  Anything else is #GP(0), as on a CPU without
  * it. Threads   The vCPU thread. I/O       The host's TSC. Limits    MTRRs are storage.  A short
- * list of model-specific registers that AMD kernels look at without a CPUID bit for them reads as a
- * fixed value and ignores writes.
+ * list of model-specific registers that AMD kernels look at without a CPUID bit for them (hv/core/msr.h)
+ * reads as a fixed value and ignores writes.
  */
 #include "hv/bt/sysint.h"
+#include "hv/core/msr.h"
 
 /* clang-format off */
 enum {
@@ -34,28 +35,6 @@ enum {
 #define MTRR_CAP_FIXED 0x100u
 #define MTRR_CAP_WC 0x400u
 #define MTRR_DEF_KNOWN 0xcffu /* type, FE, E */
-
-/* clang-format off */
-/* Registers without a CPUID bit that kernels on AMD CPUs touch. */
-static const struct {
-	uint32_t index;
-	uint64_t value;
-} fixed_msrs[] = {
-	{ MSR_PATCH_LEVEL, 0 },
-	{ MSR_DEBUGCTL, 0 },
-	{ 0x1db, 0 }, { 0x1dc, 0 }, { 0x1dd, 0 }, { 0x1de, 0 }, /* last branch and interrupt records */
-	{ 0xc0010010, 0 },					/* SYSCFG */
-	{ 0xc0010015, 1u << 24 },				/* HWCR: the TSC counts at P0 rate */
-	{ 0xc001001a, 0 }, { 0xc001001d, 0 },			/* TOP_MEM, TOP_MEM2 */
-	{ 0xc001001f, 0 },					/* NB_CFG */
-	{ 0xc0010055, 0 }, { 0xc0010058, 0 },			/* INT_PENDING, MMIO_CONF_BASE */
-	{ 0xc0010140, 0 }, { 0xc0010141, 0 },			/* OSVW */
-	{ 0xc0011004, 0 }, { 0xc0011005, 0 },			/* CPUID feature overrides */
-	{ 0xc0011020, 0 }, { 0xc0011021, 0 }, { 0xc0011022, 0 }, { 0xc0011023, 0 }, /* LS IC DC BU CFG */
-	{ 0xc0011029, 2 },					/* DE_CFG: lfence serialises */
-	{ 0xc001102a, 0 }, { 0xc001102b, 0 }, { 0xc001102d, 0 },
-};
-/* clang-format on */
 
 static bool msr_is_monitors(uint32_t index)
 {
@@ -157,13 +136,7 @@ static bool msr_read(struct bt_cpu *c, uint32_t index, uint64_t *v)
 	default:
 		break;
 	}
-	for (unsigned k = 0; k < ARRAY_LEN(fixed_msrs); k++) {
-		if (fixed_msrs[k].index == index) {
-			*v = fixed_msrs[k].value;
-			return true;
-		}
-	}
-	return false;
+	return hv_msr_fixed(index, v);
 }
 
 static bool write_efer(struct bt_cpu *c, uint64_t v)
@@ -249,10 +222,7 @@ static bool msr_write(struct bt_cpu *c, uint32_t index, uint64_t v)
 	default:
 		break;
 	}
-	for (unsigned k = 0; k < ARRAY_LEN(fixed_msrs); k++)
-		if (fixed_msrs[k].index == index)
-			return true;
-	return false;
+	return hv_msr_fixed(index, &v);
 }
 
 /* BT_OK with *v set for a read; BT_EXIT on the way to the monitor; BT_FAULT when it said no. */

@@ -48,6 +48,8 @@ struct hv_bzimage {
 /* What the image is: bzImage, or ELF with a PVH note, or with a multiboot header (PVH preferred).
  * False: none of these; *why says so. */
 bool hv_boot_kind_of(const uint8_t *image, size_t len, enum hv_boot_kind *kind, const char **why);
+/* An ELF image that promises, by a note of owner "unum", type 1, value 1, that no two vCPUs share page tables. */
+bool hv_boot_private_tables(const uint8_t *image, size_t len);
 bool hv_bzimage_parse(const uint8_t *image, size_t len, struct hv_bzimage *out, const char **why);
 
 struct hv_boot_bytes {

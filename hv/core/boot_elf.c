@@ -9,7 +9,13 @@
 
 #define EM_386 3
 #define EM_X86_64 62
-#define NOTE_PHYS32_ENTRY 18
+
+struct note {
+	const char *owner;
+	uint32_t type;
+};
+static const struct note note_pvh = { "Xen", 18 };     /* XEN_ELFNOTE_PHYS32_ENTRY */
+static const struct note note_private = { "unum", 1 }; /* tests/payloads/rt/private.S */
 
 static bool refuse(const char **why, const char *text)
 {
@@ -120,10 +126,11 @@ bool hv_elf_entry(const struct hv_elf *e, uint64_t *entry)
 	return false;
 }
 
-/* Notes of one segment: three words, name and descriptor, both padded to 4 bytes. */
-static bool find_note(const uint8_t *p, uint64_t len, uint32_t *entry)
+/* Notes of one segment: three words, name and descriptor, both padded to 4 bytes.  *value: the descriptor's first word. */
+static bool segment_note(const uint8_t *p, uint64_t len, const struct note *want, uint32_t *value)
 {
 	struct reader r = { p, p + len, false };
+	size_t owner_len = strlen(want->owner) + 1;
 
 	while (r.end - r.p >= 12) {
 		uint32_t name_len = reader_u32(&r), desc_len = reader_u32(&r),
@@ -136,9 +143,9 @@ static bool find_note(const uint8_t *p, uint64_t len, uint32_t *entry)
 		    (uint64_t)(r.end - r.p) - name_room < desc_len)
 			return false;
 		desc = name + name_room;
-		if (type == NOTE_PHYS32_ENTRY && name_len == 4 && memcmp(name, "Xen", 4) == 0 &&
-		    desc_len >= 4) {
-			*entry = get_le32(desc);
+		if (type == want->type && name_len == owner_len &&
+		    memcmp(name, want->owner, owner_len) == 0 && desc_len >= 4) {
+			*value = get_le32(desc);
 			return true;
 		}
 		if ((uint64_t)(r.end - desc) < desc_room)
@@ -148,14 +155,29 @@ static bool find_note(const uint8_t *p, uint64_t len, uint32_t *entry)
 	return false;
 }
 
-bool hv_elf_pvh_entry(const struct hv_elf *e, uint32_t *entry)
+static bool find_note(const struct hv_elf *e, const struct note *want, uint32_t *value)
 {
 	struct hv_elf_segment s;
 	const char *why;
 
 	for (unsigned k = 0; k < e->phnum; k++)
 		if (hv_elf_segment(e, k, &s, &why) && s.type == HV_ELF_NOTE &&
-		    find_note(e->file.p + s.off, s.filesz, entry))
+		    segment_note(e->file.p + s.off, s.filesz, want, value))
 			return true;
 	return false;
+}
+
+bool hv_elf_pvh_entry(const struct hv_elf *e, uint32_t *entry)
+{
+	return find_note(e, &note_pvh, entry);
+}
+
+bool hv_boot_private_tables(const uint8_t *image, size_t len)
+{
+	struct hv_elf e;
+	const char *why;
+	uint32_t value;
+
+	return hv_elf_open((struct hv_boot_bytes){ image, len }, &e, &why) &&
+	       find_note(&e, &note_private, &value) && value == 1;
 }

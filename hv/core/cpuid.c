@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * hv/core/cpuid.c - the CPU model of the bt engine; see cpuid.h.  Pure.
+ * hv/core/cpuid.c - the CPU model; see cpuid.h.  Pure.
  *
  * Vendor "AuthenticAMD", family 0xf, model 0x2f: not affected by Meltdown, L1TF, MDS, retbleed or
  * the C1E and null segment errata in Linux' tables, `rep` string operations are marked good, and
  * Linux touches the fewest model-specific registers, each by its fault-tolerant accessor (HWCR
- * 0xc0010015, DE_CFG 0xc0011029). Left out: MTRR and MCA (no registers behind them), MONITOR, XSAVE
- * and so AVX, PCID, FSGSBASE, SMEP, SMAP, UMIP.
+ * 0xc0010015, DE_CFG 0xc0011029). Left out: MTRR and MCA (no registers behind them), MONITOR, and
+ * what a VM may have by name (cpuid_words.c): XSAVE and so AVX, PCID, FSGSBASE, SMEP, SMAP, UMIP...
  *
  * Spec: AMD64 Architecture Programmer's Manual vol 3, appendix E; Intel SDM vol 2A, CPUID.
  */
-#include "hv/core/cpuid.h"
+#include "hv/core/cpuid_words.h"
 
 #include "base/assert.h"
 
@@ -22,7 +22,7 @@
 /* Leaf 1 ECX: SSE3, SSSE3, CX16, SSE4.1, SSE4.2, x2APIC, POPCNT, TSC deadline, hypervisor. */
 #define F1_ECX \
 	(BIT(0) | BIT(9) | BIT(13) | BIT(19) | BIT(20) | BIT(21) | BIT(23) | BIT(24) | BIT(31))
-#define F1_ECX_OSXSAVE BIT(27)
+#define F1_ECX_DEADLINE BIT(24)
 /* Leaf 1 EDX: FPU, DE, PSE, TSC, MSR, PAE, CX8, APIC, SEP, PGE, CMOV, PAT, PSE36, CLFSH, MMX, FXSR,
  * SSE, SSE2; HTT is added when a package has several ids. */
 #define F1_EDX_COMMON                                                                      \
@@ -40,6 +40,10 @@
 
 #define HYPERVISOR_MAX 0x40000010u
 #define EXTENDED_MAX 0x80000008u
+
+/* XCR0 components: x87 and SSE in the legacy area and header; the upper halves of ymm behind them. */
+#define XSAVE_LEGACY 576u
+#define XSAVE_YMM 256u
 
 struct table {
 	struct hv_cpuid_entry *e;
@@ -106,6 +110,47 @@ static void add_basic(struct table *t, unsigned shift)
 	add_sub(t, 0xb, 1, (struct hv_cpuid_regs){ shift, ids, 1 | 2u << 8, 0 });
 }
 
+/* Intel SDM vol 1, 13.2: standard format; the enabled size (subleaf 0 EBX) follows XCR0 on a CPU. */
+static void add_xsave(struct table *t, bool avx)
+{
+	uint32_t size = XSAVE_LEGACY + (avx ? XSAVE_YMM : 0);
+
+	add_sub(t, 0xd, 0, (struct hv_cpuid_regs){ avx ? 7 : 3, XSAVE_LEGACY, size, 0 });
+	add_sub(t, 0xd, 1, (struct hv_cpuid_regs){ .ebx = size });
+	if (avx)
+		add_sub(t, 0xd, 2, (struct hv_cpuid_regs){ XSAVE_YMM, XSAVE_LEGACY, 0, 0 });
+	t->e[0].eax = 0xd;
+}
+
+static void set_bit(struct table *t, const struct hv_cpuid_bit *b, bool on)
+{
+	for (unsigned i = 0; i < t->count; i++) {
+		uint32_t *reg = hv_cpuid_reg(&t->e[i], b->reg);
+
+		if (t->e[i].leaf == b->leaf && t->e[i].subleaf == b->subleaf)
+			*reg = on ? *reg | BIT(b->bit) : *reg & ~BIT(b->bit);
+	}
+}
+
+static void add_features(struct table *t, const struct hv_cpuid_config *cfg)
+{
+	const char *words = cfg->features ? cfg->features : "";
+	const char *without = cfg->without ? cfg->without : "";
+
+	if (cfg->deadline_by_word)
+		t->e[1].ecx &= ~F1_ECX_DEADLINE;
+	if (hv_cpuid_has_word(words, "xsave"))
+		add_xsave(t, hv_cpuid_has_word(words, "avx"));
+	for (unsigned k = 0; k < hv_cpuid_bits_count; k++) {
+		const struct hv_cpuid_bit *b = &hv_cpuid_bits[k];
+
+		if (hv_cpuid_has_word(words, b->name))
+			set_bit(t, b, true);
+		else if (hv_cpuid_has_word(without, b->name))
+			set_bit(t, b, false);
+	}
+}
+
 static void add_hypervisor(struct table *t, unsigned tsc_khz)
 {
 	add(t, 0x40000000,
@@ -152,6 +197,7 @@ unsigned hv_cpuid_build(const struct hv_cpuid_config *cfg,
 	add_basic(&t, shift);
 	add_hypervisor(&t, cfg->tsc_khz);
 	add_extended(&t, shift);
+	add_features(&t, cfg);
 	return t.count;
 }
 

@@ -7,6 +7,8 @@
  * Contract  Start of a VM, in two phases:
  *
  *             unum          agent           slice
+ *              | ASK{kernel} ->  | runs the slice program with --host; not when the engine is told
+ *              | <- HOST{facts}  |  then unum chooses the engine, or refuses
  *              | PREPARE ->  | spawn, PREPARE -> |  boot node = node 0 loads the kernel (local paths)
  *              | <- PREPARED{fabric address} <-- |  or FAILED{text}, then the slice exits
  *              | CONNECT{all addresses} -------> |  joins the fabric, every node with every other
@@ -31,7 +33,7 @@
 #include "base/types.h"
 #include "cluster-config/topology.h"
 
-#define CC_VERSION 1u
+#define CC_VERSION 2u
 #define CC_FRAME_MAX (1u << 20) /* bytes of one encoded message */
 #define CC_FRAME_HEAD 4u        /* bytes of length in front, little-endian */
 #define CC_KEY_BYTES 32u
@@ -54,6 +56,8 @@ enum cc_msg_type {
 	CC_MSG_STOP,     /* down */
 	CC_MSG_PING,     /* both ways; cc_chan answers by itself */
 	CC_MSG_PONG,
+	CC_MSG_ASK,  /* down: what can your host do? */
+	CC_MSG_HOST, /* up: the answer */
 	CC_MSG_TYPES
 };
 
@@ -105,6 +109,10 @@ struct cc_vm_spec {
 	uint64_t cache_pages;         /* of this node; 0: no bound */
 	enum cc_numa numa;
 	enum cc_engine engine;
+	enum cc_faults faults;	  /* of the kvm engine */
+	bool private_tables;	  /* the kernel promises that no two vCPUs share page tables */
+	const char *cpu_features; /* what all nodes can honour beyond the x86-64-v2 model: names as in /proc/cpuinfo, a
+				     space between; "": nothing */
 	const char *kernel, *initrd,
 		*cmdline; /* "" when there is none; kernel and initrd set on node 0 only */
 	struct cc_device device[CC_SPEC_DEVICES_MAX]; /* SERIAL and CONSOLE share one terminal */
@@ -131,6 +139,14 @@ struct cc_console {
 };
 struct cc_seq {
 	uint64_t seq;
+};
+
+struct cc_ask {
+	const char *kernel; /* a file on that node that is looked at, too; "": none */
+};
+struct cc_host_text {
+	const char *facts; /* one JSON object (docs/running.md, "unum doctor"); "": could not be had */
+	const char *why;   /* in that case */
 };
 
 enum cc_end {
@@ -185,6 +201,8 @@ struct cc_msg {
 		struct cc_ended ended;
 		struct cc_stats stats;
 		struct cc_seq ping;
+		struct cc_ask ask;
+		struct cc_host_text host;
 	};
 	void *storage; /* behind the pointers of a decoded message; see cc_msg_clear */
 };

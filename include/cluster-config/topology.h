@@ -23,6 +23,9 @@
 #define CC_NAME_MAX 63u             /* bytes of a node, VM or pool name */
 #define CC_CMDLINE_MAX 2047u        /* bytes; Linux's COMMAND_LINE_SIZE is 2048 with the NUL */
 #define CC_MEMORY_UNIT (2ull << 20) /* shares are whole multiples of this many bytes */
+#define CC_BT_VCPUS_MAX 63u           /* of one VM on one node, engine bt (hv/bt/engine.c) */
+/* 40 physical address bits (hv/core/cpuid.h) less the hole below */
+#define CC_MEMORY_MODEL_MAX ((1ull << 40) - (CC_HOLE_END - CC_HOLE_START))
 #define CC_PORT_DEFAULT 7701u
 #define CC_DEAD_AFTER_MS 5000u
 
@@ -31,6 +34,8 @@
 #define CC_HOLE_END 0x100000000ull
 
 enum cc_engine { CC_ENGINE_AUTO, CC_ENGINE_BT, CC_ENGINE_KVM };
+/* How a page that is not here comes to a vCPU of the kvm engine; auto: what the host's probe likes best. */
+enum cc_faults { CC_FAULTS_AUTO, CC_FAULTS_INLINE, CC_FAULTS_DISPATCH };
 enum cc_numa { CC_NUMA_EXPOSE, CC_NUMA_FLAT };
 
 /* A place in the file, both counted from 1; line 0: nowhere (a default or the command line). */
@@ -76,6 +81,7 @@ struct cc_vm {
 	uint64_t memory; /* bytes, sum of the shares */
 	enum cc_numa numa;
 	enum cc_engine engine;
+	enum cc_faults faults;
 	const char *kernel, *initrd, *cmdline; /* initrd NULL: none; cmdline never NULL */
 	struct cc_share
 		share[NODES_MAX]; /* nodes that take part, in pool order; [0] is the boot node */
@@ -101,13 +107,14 @@ struct cc_topology {
 
 /*
  * Reads and checks `file`; every mistake goes to `errors` as one line, at most 100 of them.
- * Relative paths in the file are resolved against its folder.  Also opens the kernel, initrd and
+ * Relative paths in the file are resolved against its folder.  What no start would take (a fabric that is
+ * not built in, network cards, more than the engines and the CPU model reach) is a mistake, too.  Also opens the kernel, initrd and
  * disks of nodes whose address is this host's: they must exist, and the kernel must be a bzImage or
  * an x86 ELF file. -EINVAL: mistakes were reported (a file that cannot be read is one); -ENOMEM.
  * Blocks on file I/O.
  */
 MUST_CHECK int cc_topology_load(const char *file, FILE *errors, struct cc_topology **out);
-/* The same for text in memory, without a look at any file. `file` is the name in messages. */
+/* The same for text in memory, by its schema alone, without a look at any file or at what is built in. `file` is the name in messages. */
 MUST_CHECK int cc_topology_parse(const char *file, const void *text, size_t len, FILE *errors,
 				 struct cc_topology **out);
 void cc_topology_free(struct cc_topology *t); /* NULL is fine */
@@ -121,6 +128,7 @@ struct cc_local {
 	uint64_t memory; /* bytes */
 	enum cc_numa numa;
 	enum cc_engine engine;
+	enum cc_faults faults;
 	const char *kernel, *initrd, *cmdline; /* initrd may be NULL */
 	const char *const *disks;              /* paths, all on the boot node */
 	unsigned disks_count;

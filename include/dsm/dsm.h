@@ -14,7 +14,9 @@
  *                 When a right must go, the DSM lowers it first, then posts the page to every active reader
  *                 that ever looked at it and sets *kick; the right is gone when each has called dsm_reader_poll (which hands
  *                 it the pages to drop) or dsm_reader_leave.  A reader that enters polls first.
- *   DSM_MAP_UFFD  A second mapping, the guest view, registered with userfaultfd; hardware enforces rights.
+ *   DSM_MAP_UFFD  A second mapping, the guest view, registered with userfaultfd; hardware enforces rights.  What is
+ *                 not RAM cannot be touched.  A thread parked in KVM_RUN by DSM_FAULTS_DISPATCH takes no signal before Linux 6.2
+ *                 (nor later, where KVM reads guest page tables itself) until its page comes or dsm_stop is called.
  */
 #ifndef DSM_DSM_H
 #define DSM_DSM_H
@@ -27,6 +29,13 @@
 
 enum dsm_right { DSM_NONE, DSM_READ, DSM_WRITE };
 enum dsm_mapping { DSM_MAP_TLB, DSM_MAP_UFFD };
+/*
+ * DSM_MAP_UFFD: who resolves a touch of a page without the right.
+ *   INLINE    The thread itself: it gets SIGBUS, or EFAULT from KVM_RUN, and calls dsm_view_fault.  No privilege.
+ *   DISPATCH  The kernel parks it, a thread of the DSM gets the page and the thread goes on where it was.  For touches
+ *             by the kernel (KVM) the process must be allowed userfaultfd for kernel faults; see dsm/uffd.h.
+ */
+enum dsm_faults { DSM_FAULTS_INLINE, DSM_FAULTS_DISPATCH };
 
 /* Frames [first, first + count) are homed on `node`.  Ranges do not overlap. */
 struct dsm_range {
@@ -44,13 +53,18 @@ struct dsm_config {
 	unsigned ranges_count;
 	uint64_t cache_pages; /* remote pages this node may hold beside its share; 0: no bound */
 	enum dsm_mapping mapping;
+	enum dsm_faults faults; /* DSM_MAP_UFFD */
+	bool uffd_copy; /* DSM_MAP_UFFD: the way of kernels before 6.4 to map a readable page, chosen there anyway */
 	struct ic_fabric *fabric; /* borrowed; NULL when nodes == 1; the dsm takes IC_PORT_DSM */
 };
 
 struct dsm;
 
 MUST_CHECK int dsm_open(const struct dsm_config *cfg, struct dsm **out);
-/* From now on every wait ends with -EPIPE.  Any thread. */
+/*
+ * From now on every wait ends with -EPIPE.  DSM_MAP_UFFD: the view cannot be touched any more, so that nobody computes on
+ * bytes that have ceased to be guest memory: SIGSEGV, or EFAULT from KVM_RUN, also for those that were parked.  Any thread.
+ */
 void dsm_stop(struct dsm *d);
 /* A peer is gone for good.  Context: any thread; does not block. */
 void dsm_peer_lost(struct dsm *d, node_id peer);
@@ -64,7 +78,8 @@ uint8_t *dsm_view(struct dsm *d);
 /*
  * DSM_MAP_UFFD: resolves a fault of the calling thread at addr in the guest view; then the access can be tried
  * again.  For a SIGBUS handler (the fault was in the view, so no lock of the DSM is held) and for EFAULT of
- * KVM_RUN.  -EFAULT: addr is not RAM in the view (a real error); otherwise as dsm_acquire.
+ * KVM_RUN.  -EFAULT: addr is not RAM in the view (a real error); otherwise as dsm_acquire.  DSM_FAULTS_DISPATCH: not
+ * needed, and yet right.
  */
 MUST_CHECK int dsm_view_fault(struct dsm *d, const void *addr, bool write, uint64_t deadline_ns);
 /* True when gfn is guest RAM of this VM. */
@@ -121,6 +136,7 @@ struct dsm_stats {
 	uint64_t faults_read, faults_write, faults_upgrade; /* that needed another node */
 	uint64_t faults_local;				    /* resolved at this node alone */
 	uint64_t pages_sent, pages_received, invalidations_received, refused;
+	uint64_t evictions; /* frames given back because the cache was full */
 	uint64_t latency_p50_ns, latency_p99_ns; /* of remote faults */
 	uint64_t latency_hist[DSM_LAT_BUCKETS];
 	struct {

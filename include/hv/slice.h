@@ -17,7 +17,7 @@
 
 #include <stdio.h>
 
-#define HV_TEXT_MAX 256u /* bytes of a one-line reason, NUL included */
+#define HV_TEXT_MAX 768u /* bytes of a one-line reason, NUL included */
 
 /* Where a slice speaks to.  Calls may block for a bounded time; none may be NULL. */
 struct hv_slice_sink {

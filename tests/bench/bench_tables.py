@@ -2,7 +2,7 @@
 """Makes tables of the lines that the benches wrote.
 
 use     bench_tables.py FILE [--into PAGE]
-What    FILE holds lines of JSON from guest_bench.py and dsm_bench.  The tables go to stdout; with --into they replace
+What    FILE holds lines of JSON from guest_bench.py, dsm_bench and fault_bench.  The tables go to stdout; with --into they replace
         what stands between <!-- table NAME --> and <!-- end --> in PAGE, for each NAME that FILE has lines of.
 Limits  Of several series of one bench in FILE the last counts.
 """
@@ -89,6 +89,22 @@ def dsm_table(lines):
     return table(["transport", "what", "case", "samples", "p50 us", "p99 us", "p50 / floor"], rows) if rows else None
 
 
+FAULT_PARTS = (("exit_us", "exit"), ("address_us", "address"), ("resolve_us", "resolve"), ("reentry_us", "re-entry"),
+               ("wake_us", "reader woken"), ("serve_us", "served"))
+
+
+def fault_table(lines):
+    rows, seen = [], {}
+    for x in lines:
+        if x.get("bench") == "fault" and x.get("samples"):
+            seen[x["toucher"], x["path"], x["case"]] = x
+    for (toucher, path, case), x in seen.items():
+        parts = ", ".join(f"{name} {number(x[key])}" for key, name in FAULT_PARTS if key in x)
+        rows.append([toucher, path, case, x["samples"], number(x["p50_us"]), number(x["p99_us"]), parts])
+    return table(["touched by", "path", "case", "samples", "p50 us", "p99 us", "p50 of the parts, us"],
+                 rows) if rows else None
+
+
 def main():
     p = argparse.ArgumentParser()
     p.add_argument("file")
@@ -97,7 +113,7 @@ def main():
     with open(a.file, encoding="utf-8") as f:
         lines = [json.loads(line) for line in f if line.startswith("{")]
     tables = {"boot": nodes_table(lines, "boot"), "demo": nodes_table(lines, "demo"), "tcg": tcg_table(lines),
-              "dsm": dsm_table(lines)}
+              "dsm": dsm_table(lines), "fault": fault_table(lines)}
     tables = {name: text for name, text in tables.items() if text}
     if not tables:
         sys.exit(f"bench_tables: {a.file} has no complete bench")

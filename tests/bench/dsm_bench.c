@@ -6,7 +6,8 @@
  *           Two processes, one CPU each where there are two.  Rounds alternate between
  *             floor  the bare transport and, in the same places, the same mapping calls that map_uffd makes:
  *                    no directory, no states, no other thread (bench_floor.c)
- *             dsm    the real thing, map_uffd, inline faults
+ *             uffd   the real thing, map_uffd, inline faults
+ *             dispatch  the same, the kernel parks the thread
  *             tlb    the real thing, map_tlb: dsm_acquire alone, no mapping calls
  *           so that all figures come from one run.
  * Cases     raw         64 B request, 4 KiB answer
@@ -158,12 +159,15 @@ static void touch(gfn_t gfn, bool write, bool tlb, struct samples *s)
 		sample_add(s, clock_now_ns() - start);
 }
 
-static void dsm_round(const char *backend, bool tlb, struct samples s[BENCH_CASES])
+static void dsm_round(const char *backend, enum dsm_mapping mapping, enum dsm_faults faults,
+		      struct samples s[BENCH_CASES])
 {
+	bool tlb = mapping == DSM_MAP_TLB;
 	struct dsm_range range = { 0, 2 * PAGES, 1 };
 	struct dsm_config cfg = { .self = self, .nodes = 2, .ranges = &range, .ranges_count = 1 };
 
-	cfg.mapping = tlb ? DSM_MAP_TLB : DSM_MAP_UFFD;
+	cfg.mapping = mapping;
+	cfg.faults = faults;
 	cfg.fabric = fabric_open(backend);
 	if (dsm_open(&cfg, &dsm))
 		abort();
@@ -207,20 +211,23 @@ static void pin(void)
 
 static void node_run(const char *backend)
 {
-	struct samples(*s)[BENCH_CASES] = calloc(3, sizeof(*s));
+	struct samples(*s)[BENCH_CASES] = calloc(4, sizeof(*s));
 
 	ASSERT(s);
 	pin();
 	for (unsigned r = 0; r < ROUNDS; r++) {
 		floor_round(backend, s[0]);
-		dsm_round(backend, false, s[1]);
-		dsm_round(backend, true, s[2]);
+		dsm_round(backend, DSM_MAP_UFFD, DSM_FAULTS_INLINE, s[1]);
+		dsm_round(backend, DSM_MAP_TLB, DSM_FAULTS_INLINE, s[2]);
+		dsm_round(backend, DSM_MAP_UFFD, DSM_FAULTS_DISPATCH, s[3]);
 	}
 	if (self == 0) {
 		for (unsigned c = 0; c < BENCH_CASES; c++)
 			report(backend, "floor", c, &s[0][c], &s[0][c]);
 		for (unsigned c = BENCH_READ; c <= BENCH_INVALIDATE; c++)
 			report(backend, "uffd", c, &s[1][c], &s[0][c]);
+		for (unsigned c = BENCH_READ; c <= BENCH_INVALIDATE; c++)
+			report(backend, "dispatch", c, &s[3][c], &s[0][c]);
 		for (unsigned c = BENCH_READ; c <= BENCH_INVALIDATE; c++)
 			report(backend, "tlb", c, &s[2][c],
 			       &s[0][c == BENCH_INVALIDATE ? BENCH_PING : BENCH_FRESH]);

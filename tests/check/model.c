@@ -93,10 +93,12 @@ static void write_all(struct model *w)
 	}
 }
 
+/* I9: who pays for which message.  DONE is the only one after MAP. */
 static void charge(struct model *w, unsigned from, const struct proto_effect *fx)
 {
 	const struct proto_msg *m = &fx->msg;
 	unsigned payer = from;
+	uint32_t index;
 
 	switch (m->kind) {
 	case PROTO_EVICT:
@@ -107,6 +109,8 @@ static void charge(struct model *w, unsigned from, const struct proto_effect *fx
 			w->cell[from][m->page].evict_cost = 0;
 		if (++w->cell[payer][m->page].evict_cost > 3)
 			broken(w, "I9: an eviction costs more than 3 messages");
+		if (w->seen.evict_cost < w->cell[payer][m->page].evict_cost)
+			w->seen.evict_cost = w->cell[payer][m->page].evict_cost;
 		return;
 	case PROTO_FWD_READ:
 	case PROTO_FWD_WRITE:
@@ -114,11 +118,17 @@ static void charge(struct model *w, unsigned from, const struct proto_effect *fx
 		payer = m->node;
 		break;
 	case PROTO_GRANT:
+		payer = fx->to;
+		w->cell[payer][m->page].far = home_node(w, m->page, &index) != from;
+		break;
 	case PROTO_ACK:
 		payer = fx->to;
 		break;
 	case PROTO_DONE:
-		return; /* charged when mapped */
+		if (!w->done_due)
+			broken(w, "I9: a DONE that nobody needs");
+		w->done_due = false;
+		return; /* settle_cost has counted it */
 	}
 	w->cell[payer][m->page].cost++;
 	w->cell[payer][m->page].invs += m->kind == PROTO_ACK;
@@ -141,7 +151,11 @@ static void send(struct model *w, unsigned from, const struct proto_effect *fx)
 		keep = m->right == PROTO_WRITE ? PROTO_NONE : PROTO_READ;
 	if (c->mapped > keep)
 		broken(w, "I3: a right is given away that is still mapped");
+	if (nodeset_has(&w->node[from].lost, fx->to))
+		broken(w, "a message to a peer that is lost");
 	charge(w, from, fx);
+	if (nodeset_has(&w->node[fx->to].lost, (node_id)from))
+		return; /* it hears nothing of this one any more */
 	if (l->count == MODEL_QUEUE) {
 		broken(w, "I9: a link fills up");
 		return;
@@ -163,14 +177,26 @@ static void map(struct model *w, unsigned n, const struct proto_effect *fx)
 	c->mapped = fx->right;
 }
 
-/* The request that this MAP answers is complete, but for its DONE: that is the one that is added here. */
+/*
+ * The request that this MAP answers is complete, but for its DONE.  The table of docs/protocol.md, I9, for k copies that
+ * had to go: at another node than the home REQ and GRANT, with FWD and DONE when another node than the home has the
+ * bytes, DONE when copies had to go; at the home itself only FWD and GRANT; and INV and ACK for each copy.
+ */
 static void settle_cost(struct model *w, unsigned n, unsigned page)
 {
 	struct model_cell *c = &w->cell[n][page];
+	uint32_t index;
+	bool home = home_node(w, page, &index) == n;
+	unsigned k = c->invs, done = !home && (c->far || k > 0);
+	unsigned most = (home ? 0 : 2) + (c->far ? 1 + home : 0) + 2 * k;
 
-	if (c->cost + 1 > 4 + 2 * c->invs || c->invs >= w->cfg.nodes)
+	if (c->cost > most || k >= w->cfg.nodes)
 		broken(w, "I9: a grant costs too many messages");
+	else if (w->seen.grant_cost[k] < c->cost + done)
+		w->seen.grant_cost[k] = (uint8_t)(c->cost + done);
+	w->done_due = done;
 	c->cost = c->invs = 0;
+	c->far = false;
 }
 
 static void perform(struct model *w, unsigned n, const struct proto_effect *fx, bool data_fresh,
@@ -300,6 +326,29 @@ static void check_order(struct model *w, const struct queue_shot *old, const str
 	broken(w, "I5: the order of requests changed");
 }
 
+/* I5: how many of other nodes are before each request of a queue.  Each has one request, and one of them is the owner. */
+static void check_ahead(struct model *w, unsigned p)
+{
+	uint32_t index;
+	const struct proto *home = &w->node[home_node(w, p, &index)];
+	uint16_t tail = home->home[index].tail, i = tail;
+	unsigned total = 0, of[MODEL_NODES] = { 0 };
+
+	if (!tail)
+		return;
+	do {
+		const struct proto_wait *q = &home->wait[i = home->wait[i].next];
+		unsigned ahead = total - of[q->node];
+
+		if (q->kind != PROTO_EVICT && ahead > w->seen.ahead)
+			w->seen.ahead = (uint8_t)ahead;
+		total++;
+		of[q->node]++;
+	} while (i != tail && total < MODEL_WAITS);
+	if (w->seen.ahead > w->cfg.nodes)
+		broken(w, "I5: a request is passed too often");
+}
+
 /* --- moves -------------------------------------------------------------------------------------------- */
 
 static void add(struct move *out, unsigned *count, struct move m)
@@ -352,6 +401,20 @@ static void cell_moves(const struct model *w, unsigned n, unsigned p, struct mov
 	}
 }
 
+/* All links that are lost have one node in common. */
+static bool may_lose(const struct model *w, unsigned a, unsigned b)
+{
+	unsigned common = 1u << a | 1u << b;
+
+	if (!w->cfg.loss || a == b || nodeset_has(&w->node[a].lost, (node_id)b))
+		return false;
+	for (unsigned n = 0; n < w->cfg.nodes; n++)
+		for (unsigned o = 0; o < w->cfg.nodes; o++)
+			if (nodeset_has(&w->node[n].lost, (node_id)o))
+				common &= 1u << n | 1u << o;
+	return common != 0;
+}
+
 unsigned model_moves(const struct model *w, struct move out[static MODEL_MOVES])
 {
 	unsigned count = 0;
@@ -362,6 +425,9 @@ unsigned model_moves(const struct model *w, struct move out[static MODEL_MOVES])
 
 			if (w->link[from][n].count)
 				add_timed(w, out, &count, m);
+			m.kind = MOVE_LOST;
+			if (may_lose(w, n, from))
+				add(out, &count, m);
 		}
 		for (unsigned p = 0; p < w->cfg.pages; p++)
 			cell_moves(w, n, p, out, &count);
@@ -406,6 +472,12 @@ static void event_of(struct model *w, struct move m, struct proto_event *ev, boo
 	case MOVE_EVICT:
 		ev->kind = PROTO_EV_EVICT;
 		break;
+	case MOVE_LOST:
+		/* Nothing of this life of the link arrives after that. */
+		ev->kind = PROTO_EV_PEER_LOST;
+		ev->from = m.arg;
+		memset(&w->link[m.arg][m.node], 0, sizeof(w->link[0][0]));
+		break;
 	}
 }
 
@@ -417,6 +489,7 @@ void model_move(struct model *w, struct move m, struct proto_effects *out)
 	uint8_t asked = 0;
 
 	w->broken = NULL;
+	w->done_due = false;
 	for (unsigned p = 0; p < w->cfg.pages; p++)
 		queue_shoot(w, p, &before[p]);
 	event_of(w, m, &ev, &fresh, &asked);
@@ -429,6 +502,7 @@ void model_move(struct model *w, struct move m, struct proto_effects *out)
 		check_page(w, p);
 		queue_shoot(w, p, &after);
 		check_order(w, &before[p], &after);
+		check_ahead(w, p);
 	}
 	/* Somebody alone with its own pages needs no messages. */
 	if (w->cfg.nodes == 1 && m.kind == MOVE_REQUEST && w->cell[m.node][m.page].waiting)
@@ -437,6 +511,10 @@ void model_move(struct model *w, struct move m, struct proto_effects *out)
 
 const char *model_rest(const struct model *w)
 {
+	/* Who depends on a lost node waits until the shell ends the VM. */
+	for (unsigned n = 0; n < w->cfg.nodes; n++)
+		if (!nodeset_empty(&w->node[n].lost))
+			return NULL;
 	for (unsigned n = 0; n < w->cfg.nodes; n++) {
 		for (unsigned p = 0; p < w->cfg.pages; p++) {
 			if (w->cell[n][p].waiting || w->cell[n][p].parked || w->cell[n][p].ready)

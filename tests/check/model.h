@@ -29,6 +29,8 @@ struct model_config {
 	bool evict; /* nodes evict at any time */
 	bool hold;  /* grants are held */
 	bool writes_only; /* threads never ask to read: for larger worlds */
+	bool loss;  /* links of one node with others are lost, at any time and each end for itself */
+	unsigned depth; /* moves at most, 0: all states */
 };
 
 /* Per node and page: what the shell and the threads know. */
@@ -42,6 +44,7 @@ struct model_cell {
 	uint8_t ready;	  /* the same, and ROOM was given since: it asks again */
 	uint8_t cost, invs; /* messages and ACKs among them sent so far for this request */
 	uint8_t evict_cost;
+	bool far; /* the GRANT of this request came from another node than the home */
 };
 
 struct model_link {
@@ -52,6 +55,13 @@ struct model_link {
 	} q[MODEL_QUEUE];
 };
 
+/* The largest that was seen; not part of a state. */
+struct model_seen {
+	uint8_t grant_cost[MODEL_NODES]; /* messages of a grant, by the number of copies that had to go */
+	uint8_t evict_cost;
+	uint8_t ahead; /* entries of others before a request in its home's queue: how often it is passed */
+};
+
 struct model {
 	struct model_config cfg;
 	struct dir dir;
@@ -59,18 +69,21 @@ struct model {
 	struct model_cell cell[MODEL_NODES][MODEL_PAGES];
 	struct model_link link[MODEL_NODES][MODEL_NODES];
 	bool written[MODEL_PAGES];
+	bool done_due; /* within a move: MAP was last, and a DONE may follow */
+	struct model_seen seen;
 	const char *broken;	/* what does not hold, or NULL */
 	void *mem[MODEL_NODES];
 };
 
-enum move_kind { MOVE_DELIVER, MOVE_UNMAPPED, MOVE_TIMER, MOVE_AGAIN, MOVE_REQUEST, MOVE_EVICT };
+enum move_kind { MOVE_DELIVER, MOVE_UNMAPPED, MOVE_TIMER, MOVE_AGAIN, MOVE_REQUEST, MOVE_EVICT,
+		 MOVE_LOST };
 /* Moves from here on are the threads' choice; the others happen by themselves. */
 #define MOVE_FREE MOVE_REQUEST
 
 struct move {
 	uint8_t kind;
 	uint8_t node, page;
-	uint8_t arg; /* DELIVER: sender; REQUEST, AGAIN: right */
+	uint8_t arg; /* DELIVER: sender; REQUEST, AGAIN: right; LOST: whom */
 	bool late;   /* after every hold */
 };
 
@@ -88,6 +101,8 @@ const char *model_rest(const struct model *w);
 size_t model_encode(const struct model *w, uint8_t out[static MODEL_BYTES]);
 void model_decode(struct model *w, const uint8_t *in);
 
+struct observed;
+void model_observe(const struct model *w, struct observed *out);
 void model_move_print(const struct model *w, struct move m, const struct proto_effects *fx);
 void model_print(const struct model *w);
 

@@ -9,11 +9,12 @@
  * Limits    --states (default 40 million); memory.
  *
  *   model                         the worlds of `make check`;  --deep: those of `make test`;  --small: for mutants
- *   model --nodes 3 --pages 1 [--requests R] [--migratory E,P] [--no-evict] [--no-hold] [--writes]
- *         [--depth D] [--states N]
+ *   model --nodes 3 --pages 1 [--requests R] [--migratory E,P] [--no-evict] [--no-hold] [--writes] [--loss]
+ *         [--depth D] [--states N] [--observe FILE: the states, as observe.h has them]
  */
 #include "base/clock.h"
 #include "tests/check/model.h"
+#include "tests/check/observe.h"
 
 #include <getopt.h>
 #include <stdio.h>
@@ -261,6 +262,24 @@ static void trace_print(struct search *s)
 	free(path);
 }
 
+static void states_write(struct search *s, const char *path)
+{
+	struct observed_set *all = observed_open();
+	FILE *f = fopen(path, "w");
+	struct observed o;
+
+	for (uint32_t i = 0; i < s->count; i++) {
+		state_load(s, i);
+		model_observe(&s->w, &o);
+		observed_add(all, &o);
+	}
+	if (!f || (observed_write(all, f), fclose(f))) {
+		perror(path);
+		exit(2);
+	}
+	observed_close(all);
+}
+
 static void search_free(struct search *s)
 {
 	model_free(&s->w);
@@ -273,8 +292,25 @@ static void search_free(struct search *s)
 	free(s->table);
 }
 
+static void result_print(const struct search *s, bool whole, double seconds)
+{
+	const struct model_config *c = &s->w.cfg;
+	const struct model_seen *seen = &s->w.seen;
+
+	printf("%u nodes x %u pages, %u requests%s%s%s%s, migratory %u,%u: %u states, %llu moves, depth %u%s, ",
+	       c->nodes, c->pages, c->requests, c->evict ? ", evict" : "", c->hold ? ", hold" : "",
+	       c->loss ? ", loss" : "", c->writes_only ? ", writes only" : "", c->mig_evidence, c->mig_probe,
+	       s->count, (unsigned long long)s->moves, s->depth, whole ? "" : " (cut off)");
+	if (whole && !s->broken)
+		printf("served within %u moves, ", s->longest);
+	printf("passed %u times, messages of a grant", seen->ahead);
+	for (unsigned k = 0; k < c->nodes; k++)
+		printf(" %u", seen->grant_cost[k]);
+	printf(", of an eviction %u, %.1f s\n", seen->evict_cost, seconds);
+}
+
 /* 0 or 1 violations (the search stops at the first, which has the shortest trace). */
-static int world_check(const struct model_config *cfg, unsigned depth_max, uint64_t states_max)
+static int world_check(const struct model_config *cfg, uint64_t states_max, const char *observe)
 {
 	struct search s = { 0 };
 	uint64_t began_ns = clock_now_ns();
@@ -293,7 +329,7 @@ static int world_check(const struct model_config *cfg, unsigned depth_max, uint6
 			s.depth++;
 			level_end = s.count;
 		}
-		if ((depth_max && s.depth >= depth_max) || s.count >= states_max) {
+		if ((cfg->depth && s.depth >= cfg->depth) || s.count >= states_max) {
 			whole = false;
 			break;
 		}
@@ -302,17 +338,12 @@ static int world_check(const struct model_config *cfg, unsigned depth_max, uint6
 	}
 	if (!s.broken && whole)
 		check_endings(&s);
-	printf("%u nodes x %u pages, %u requests%s%s%s, migratory %u,%u: %u states, %llu moves, depth %u%s, ",
-	       cfg->nodes, cfg->pages, cfg->requests, cfg->evict ? ", evict" : "",
-	       cfg->hold ? ", hold" : "", cfg->writes_only ? ", writes only" : "", cfg->mig_evidence,
-	       cfg->mig_probe, s.count, (unsigned long long)s.moves, s.depth,
-	       whole ? "" : " (cut off)");
-	if (whole && !s.broken)
-		printf("served within %u moves, ", s.longest);
-	printf("%.1f s\n", (double)(clock_now_ns() - began_ns) / 1e9);
+	result_print(&s, whole, (double)(clock_now_ns() - began_ns) / 1e9);
 	if (s.broken)
 		trace_print(&s);
 	fflush(stdout);
+	if (observe && !s.broken)
+		states_write(&s, observe);
 	search_free(&s);
 	return s.broken != NULL;
 }
@@ -324,6 +355,7 @@ static const struct model_config worlds[] = {
 	{ .nodes = 3, .pages = 1, .requests = 2, .evict = true, .hold = true, .mig_evidence = 2, .mig_probe = 2 },
 	{ .nodes = 3, .pages = 1, .requests = 1, .evict = true, .hold = true, .mig_evidence = 1, .mig_probe = 1 },
 	{ .nodes = 2, .pages = 2, .requests = 4, .hold = true, .mig_evidence = 1, .mig_probe = 1 },
+	{ .nodes = 2, .pages = 1, .requests = 2, .evict = true, .hold = true, .loss = true, .mig_evidence = 1, .mig_probe = 1 },
 };
 
 /* For the mutants: under a second. */
@@ -336,7 +368,9 @@ static const struct model_config worlds_small[] = {
 /* For `make test`, beside the first. */
 static const struct model_config worlds_deep[] = {
 	{ .nodes = 2, .pages = 2, .requests = 4, .evict = true, .hold = true, .mig_evidence = 1, .mig_probe = 1 },
+	{ .nodes = 3, .pages = 1, .requests = 2, .loss = true },
 	{ .nodes = 4, .pages = 1, .requests = 2, .mig_evidence = 1, .mig_probe = 1 },
+	{ .nodes = 4, .pages = 1, .requests = 2, .evict = true, .hold = true, .mig_evidence = 1, .mig_probe = 1, .depth = 13 },
 };
 
 int main(int argc, char **argv)
@@ -347,12 +381,14 @@ int main(int argc, char **argv)
 		{ "no-evict", no_argument, NULL, 'e' },	       { "no-hold", no_argument, NULL, 'h' },
 		{ "writes", no_argument, NULL, 'w' },	       { "depth", required_argument, NULL, 'd' },
 		{ "states", required_argument, NULL, 's' },    { "deep", no_argument, NULL, 'D' },
-		{ "small", no_argument, NULL, 'S' },	       { NULL, 0, NULL, 0 },
+		{ "small", no_argument, NULL, 'S' },	       { "loss", no_argument, NULL, 'l' },
+		{ "observe", required_argument, NULL, 'o' },
+		{ NULL, 0, NULL, 0 },
 	};
 	struct model_config c = { .nodes = 3, .pages = 1, .evict = true, .hold = true };
 	unsigned long long states = 40000000;
-	unsigned depth = 0;
 	const struct model_config *list = NULL;
+	const char *observe = NULL;
 	size_t count = 0;
 	int opt, violations = 0;
 
@@ -370,7 +406,9 @@ int main(int argc, char **argv)
 		case 'w': c.writes_only = true; break;
 		case 'D': list = worlds_deep; count = ARRAY_LEN(worlds_deep); break;
 		case 'S': list = worlds_small; count = ARRAY_LEN(worlds_small); break;
-		case 'd': depth = (unsigned)atoi(optarg); break;
+		case 'd': c.depth = (unsigned)atoi(optarg); break;
+		case 'l': c.loss = true; break;
+		case 'o': observe = optarg; break;
 		case 's': states = strtoull(optarg, NULL, 0); break;
 		default: return 2;
 		}
@@ -386,7 +424,7 @@ int main(int argc, char **argv)
 		count = 1;
 	}
 	for (size_t i = 0; i < count; i++)
-		violations += world_check(&list[i], depth, states);
-	printf("%d passed, %d failed, 0 skipped\n", (int)count - violations, violations);
+		violations += world_check(&list[i], states, observe);
+	printf("%d passed, %d failed, 0 skipped\n%d violations\n", (int)count - violations, violations, violations);
 	return violations != 0;
 }

@@ -57,7 +57,7 @@ static void put_cell(struct writer *o, const struct model *w, unsigned n, unsign
 			       c->mapped << 4 | c->target << 6));
 	writer_u8(o, (uint8_t)(c->unmapping | c->fresh << 1 | c->waiting << 2 | c->parked << 5));
 	writer_u8(o, (uint8_t)(c->cost | c->invs << 4));
-	writer_u8(o, (uint8_t)(c->evict_cost | c->ready << 4));
+	writer_u8(o, (uint8_t)(c->evict_cost | c->far << 3 | c->ready << 4));
 	if (pg->busy) {
 		struct proto_flight f = flight_normal(proto_flight_of(&w->node[n], p));
 
@@ -76,7 +76,7 @@ static void get_cell(struct reader *i, struct model *w, unsigned n, unsigned p)
 	put_le16(pg->low, HOLD_STAMP);
 	*c = (struct model_cell){ .mapped = a >> 4 & 3, .target = a >> 6, .unmapping = b & 1,
 				  .fresh = b >> 1 & 1, .waiting = b >> 2 & 7, .parked = b >> 5,
-				  .cost = d & 15, .invs = d >> 4, .evict_cost = e & 15, .ready = e >> 4 };
+				  .cost = d & 15, .invs = d >> 4, .evict_cost = e & 7, .far = e >> 3 & 1, .ready = e >> 4 };
 	if (pg->busy) {
 		struct proto_flight *f;
 
@@ -157,7 +157,7 @@ size_t model_encode(const struct model *w, uint8_t out[static MODEL_BYTES])
 	struct writer o = { .p = out, .end = out + MODEL_BYTES };
 
 	for (unsigned n = 0; n < w->cfg.nodes; n++) {
-		writer_u8(&o, w->node[n].starved);
+		writer_u8(&o, (uint8_t)(w->node[n].starved | w->node[n].lost.w[0] << 1));
 		for (unsigned p = 0; p < w->cfg.pages; p++)
 			put_cell(&o, w, n, p);
 		for (uint32_t i = 0; i < w->dir.homed[n]; i++)
@@ -189,8 +189,11 @@ void model_decode(struct model *w, const uint8_t *in)
 	struct reader i = { .p = in, .end = in + MODEL_BYTES };
 
 	for (unsigned n = 0; n < w->cfg.nodes; n++) {
+		uint8_t a = reader_u8(&i);
+
 		pools_reset(&w->node[n]);
-		w->node[n].starved = reader_u8(&i);
+		w->node[n].starved = a & 1;
+		w->node[n].lost.w[0] = a >> 1;
 		for (unsigned p = 0; p < w->cfg.pages; p++)
 			get_cell(&i, w, n, p);
 		for (uint32_t k = 0; k < w->dir.homed[n]; k++)
@@ -225,11 +228,11 @@ static void msg_print(const struct proto_msg *m)
 void model_move_print(const struct model *w, struct move m, const struct proto_effects *fx)
 {
 	static const char *const names[] = { "receives from", "unmapped", "timer", "asks again", "asks",
-					     "evicts" };
+					     "evicts", "loses" };
 
 	(void)w;
 	printf("  n%u %s", m.node, names[m.kind]);
-	if (m.kind == MOVE_DELIVER)
+	if (m.kind == MOVE_DELIVER || m.kind == MOVE_LOST)
 		printf(" n%u", m.arg);
 	else
 		printf(" p%u", m.page);

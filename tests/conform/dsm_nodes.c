@@ -2,7 +2,7 @@
 /*
  * tests/conform/dsm_nodes.c - several nodes as processes, native threads on their shared memory.
  *
- * What      usage: dsm_nodes tlb|uffd BACKEND NODES THREADS OPERATIONS SEED [THINK_NS [CACHE]], or probe-uffd
+ * What      usage: dsm_nodes MAPPING BACKEND NODES THREADS OPERATIONS SEED [THINK_NS [CACHE]], or probe MAPPING
  *           THINK_NS: what each thread computes between two operations, as a vCPU would.
  *           CACHE: frames a node may fill with pages homed elsewhere.
  *           Every thread of every node does random reads, writes and atomic additions on few pages that all
@@ -10,7 +10,8 @@
  *           its last value and for the others never goes back; data written before a flag is seen by who
  *           sees the flag.  Checked at the end: the atomic counters add up.
  *           tlb: the thread keeps rights itself and follows the reader contract of dsm.h.
- *           uffd: the MMU keeps them; a SIGBUS handler resolves faults.
+ *           uffd: the MMU keeps them; a SIGBUS handler resolves faults.  uffd-copy: readable pages as on Linux
+ *           before 6.4.  dispatch, dispatch-copy: the kernel parks the thread instead.
  * Exit      0 when all held; prints one line of JSON.
  */
 #include "base/assert.h"
@@ -51,6 +52,19 @@ static struct control *ctl;
 static struct dsm *dsm; /* of this process */
 static struct ic_fabric *fabric;
 static bool tlb;
+static const struct mapping {
+	const char *name;
+	enum dsm_mapping mapping;
+	enum dsm_faults faults;
+	bool copy;
+} mappings[] = {
+	{ "tlb", DSM_MAP_TLB, DSM_FAULTS_INLINE, false },
+	{ "uffd", DSM_MAP_UFFD, DSM_FAULTS_INLINE, false },
+	{ "uffd-copy", DSM_MAP_UFFD, DSM_FAULTS_INLINE, true },
+	{ "dispatch", DSM_MAP_UFFD, DSM_FAULTS_DISPATCH, false },
+	{ "dispatch-copy", DSM_MAP_UFFD, DSM_FAULTS_DISPATCH, true },
+};
+static const struct mapping *mapping;
 static unsigned nodes, threads, operations;
 static uint64_t seed, think_ns, cache_pages;
 static node_id self;
@@ -273,7 +287,9 @@ static void node_open(const char *backend)
 		fail("ic_open", 0, 0);
 	for (unsigned i = 0; i < PAGES; i++)
 		ranges[i] = (struct dsm_range){ gfn_of(i), STRIDE / 2, (node_id)(i % nodes) };
-	cfg.mapping = tlb ? DSM_MAP_TLB : DSM_MAP_UFFD;
+	cfg.mapping = mapping->mapping;
+	cfg.faults = mapping->faults;
+	cfg.uffd_copy = mapping->copy;
 	cfg.fabric = fabric;
 	cfg.cache_pages = cache_pages;
 	if (dsm_open(&cfg, &dsm))
@@ -329,7 +345,7 @@ static void node_run(const char *backend)
 	free(users);
 }
 
-static void report(const char *mapping, const char *backend, uint64_t ns)
+static void report(const char *backend, uint64_t ns)
 {
 	uint64_t rd = 0, wr = 0, up = 0, pages = 0, refused = 0, p50 = 0, p99 = 0;
 
@@ -349,26 +365,39 @@ static void report(const char *mapping, const char *backend, uint64_t ns)
 	       "\"operations\":%u,\"seed\":%llu,\"faults_read\":%llu,\"faults_write\":%llu,"
 	       "\"faults_upgrade\":%llu,\"pages_sent\":%llu,\"refused\":%llu,\"p50_us\":%.1f,"
 	       "\"p99_us\":%.1f,\"seconds\":%.2f,\"failed\":%u}\n",
-	       mapping, backend, nodes, threads, operations * nodes * threads,
+	       mapping->name, backend, nodes, threads, operations * nodes * threads,
 	       (unsigned long long)seed, (unsigned long long)rd, (unsigned long long)wr,
 	       (unsigned long long)up, (unsigned long long)pages, (unsigned long long)refused,
 	       (double)p50 / 1000.0, (double)p99 / 1000.0, (double)ns / 1e9, ctl->failed);
 }
 
-/* 0 when this host can run the uffd mapping. */
-static int probe_uffd(void)
+/* 0 when this host can run the mapping. */
+static int probe(void)
 {
 	struct dsm_range range = { 0, 4, 0 };
-	struct dsm_config cfg = {
-		.nodes = 1, .ranges = &range, .ranges_count = 1, .mapping = DSM_MAP_UFFD
-	};
+	struct dsm_config cfg = { .nodes = 1,
+				  .ranges = &range,
+				  .ranges_count = 1,
+				  .mapping = mapping->mapping,
+				  .faults = mapping->faults,
+				  .uffd_copy = mapping->copy };
 
 	if (dsm_open(&cfg, &dsm))
 		return 1;
-	*(volatile uint8_t *)dsm_view(dsm) = 1;
+	if (!tlb)
+		*(volatile uint8_t *)dsm_view(dsm) = 1;
 	dsm_stop(dsm);
 	dsm_close(dsm);
 	return 0;
+}
+
+static bool mapping_find(const char *name)
+{
+	for (unsigned i = 0; i < ARRAY_LEN(mappings); i++)
+		if (!strcmp(name, mappings[i].name))
+			mapping = &mappings[i];
+	tlb = mapping && mapping->mapping == DSM_MAP_TLB;
+	return mapping;
 }
 
 int main(int argc, char **argv)
@@ -379,16 +408,13 @@ int main(int argc, char **argv)
 	int status;
 
 	sigaction(SIGBUS, &sa, NULL);
-	if (argc == 2 && !strcmp(argv[1], "probe-uffd"))
-		return probe_uffd();
-	if (argc < 7 || argc > 9) {
-		fprintf(stderr,
-			"usage: %s tlb|uffd BACKEND NODES THREADS OPERATIONS SEED [THINK_NS "
-			"[CACHE]]\n",
-			argv[0]);
+	if (argc == 3 && !strcmp(argv[1], "probe") && mapping_find(argv[2]))
+		return probe();
+	if (argc < 7 || argc > 9 || !mapping_find(argv[1])) {
+		fprintf(stderr, "usage: %s MAPPING BACKEND NODES THREADS OPERATIONS SEED [THINK_NS [CACHE]]\n"
+				"MAPPING is one of tlb, uffd, uffd-copy, dispatch, dispatch-copy\n", argv[0]);
 		return 2;
 	}
-	tlb = !strcmp(argv[1], "tlb");
 	nodes = (unsigned)atoi(argv[3]);
 	threads = (unsigned)atoi(argv[4]);
 	operations = (unsigned)atoi(argv[5]);
@@ -412,6 +438,6 @@ int main(int argc, char **argv)
 	for (unsigned i = 0; i < nodes; i++)
 		if (wait(&status) > 0)
 			ok &= status == 0;
-	report(argv[1], argv[2], clock_now_ns() - start);
+	report(argv[2], clock_now_ns() - start);
 	return !ok;
 }

@@ -4,7 +4,7 @@
 # tests/conform/run.sh short|long FABRIC_CONFORM DSM_NODES - the suites that every backend and mapping must pass.
 #
 # short     Each backend's suite, and a few runs of the memory over it.   long  More runs of the memory, longer.
-# Counts    Each case of a suite, each run of the memory.  userfaultfd may be forbidden here: then those runs are skipped.
+# Counts    Each case of a suite, each run of the memory.  userfaultfd may be forbidden here: those runs are skipped.
 set -u
 length=$1 fabric=$2 nodes=$3
 passed=0 failed=0 skipped=0
@@ -19,9 +19,13 @@ suite() { # backend
 }
 
 memory() { # mapping, backend, and the rest of dsm_nodes' arguments
-	if [ "$1" = uffd ] && [ -n "$no_uffd" ]; then
+	case " $forbidden " in
+	*" $1 "*)
 		skipped=$((skipped + 1))
-	elif timeout 120 "$nodes" "$@"; then
+		return
+		;;
+	esac
+	if timeout 120 "$nodes" "$@"; then
 		passed=$((passed + 1))
 	else
 		failed=$((failed + 1))
@@ -29,15 +33,30 @@ memory() { # mapping, backend, and the rest of dsm_nodes' arguments
 	fi
 }
 
-no_uffd=
-if ! timeout 20 "$nodes" probe-uffd; then
-	no_uffd=yes
-	echo "  SKIP  dsm_nodes uffd: this host lends no userfaultfd (or lacks UFFDIO_CONTINUE_MODE_WP)"
-fi
+mappings="tlb uffd uffd-copy dispatch dispatch-copy"
+forbidden=
+for mapping in $mappings; do
+	if ! timeout 20 "$nodes" probe "$mapping"; then
+		forbidden="$forbidden $mapping"
+		echo "  SKIP  dsm_nodes $mapping: this host lends no userfaultfd for it"
+	fi
+done
+first=
 for backend in $("$fabric" list); do
+	first=${first:-$backend}
 	[ "$length" = short ] && suite "$backend"
-	for mapping in tlb uffd; do
+	for mapping in $mappings; do
 		if [ "$length" = short ]; then
+			# The backend makes no difference to how a page is mapped: each mapping on one, two of them on all.
+			case $mapping in
+			tlb | uffd) ;;
+			*)
+				[ "$backend" = "$first" ] || continue
+				memory "$mapping" "$backend" 2 2 3000 1
+				memory "$mapping" "$backend" 3 2 1000 2 0 16
+				continue
+				;;
+			esac
 			memory "$mapping" "$backend" 2 2 5000 1
 			memory "$mapping" "$backend" 3 2 3000 2
 			memory "$mapping" "$backend" 2 2 2000 3 0 16

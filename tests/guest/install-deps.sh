@@ -1,19 +1,21 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# tests/guest/install-deps.sh - installs the Debian packages that building and testing unum needs.
+# tests/guest/install-deps.sh [PACKAGE...] - installs the Debian packages that building and testing unum needs.
 #
-# Does nothing, quickly, when all of them are there.  Root or sudo is used for apt-get only, with the
-# machine's own apt configuration.  Exit: 0 all there; 1 with one clear message when they cannot be had.
+# PACKAGEs: for the one test that needs them.  Does nothing, quickly, when all of them are there.  Root or sudo
+# is used for apt-get only, with the machine's own apt configuration.  Exit: 0 all there; 1 with one clear message
+# when they cannot be had.
 set -eu
 
 build="gcc make binutils libc6-dev pkg-config python3 acpica-tools protobuf-c-compiler
 	libzydis-dev libyaml-dev libprotobuf-c-dev libssl-dev zlib1g-dev liblzma-dev libzstd-dev
 	liblz4-dev libjansson-dev libfabric-dev libibverbs-dev librdmacm-dev libucx-dev"
-tests="libcriterion-dev busybox-static pigz stress-ng qemu-system-x86 cpio kmod xz-utils zstd"
+tests="libcriterion-dev busybox-static pigz stress-ng qemu-system-x86 cpio kmod xz-utils zstd
+	spin"
 
-missing=$(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' $build $tests 2>/dev/null |
-	awk -v all="$build $tests" '
+missing=$(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' $build $tests "$@" 2>/dev/null |
+	awk -v all="$build $tests $*" '
 		$1 == "ii" { there[$2] = 1 }
 		END { n = split(all, p); for (i = 1; i <= n; i++) if (!(p[i] in there)) print p[i] }')
 [ -n "$missing" ] || exit 0

@@ -36,7 +36,7 @@ one() { # name file sed
 	if ! $cc $flags -I"$dir/src" -I. -w -c "$dir/src/dsm/core/$file" -o "$dir/core/${file%.c}.o" 2>"$dir/log"; then
 		echo "$name: does not compile" > "$dir/result"; return
 	fi
-	local model="$test/check/model_main.o $test/check/model.o $test/check/model_state.o"
+	local model="$test/check/model_main.o $test/check/model.o $test/check/model_state.o $test/check/model_observe.o $test/check/observe.o"
 	if notices "$dir" model "$model" "" --small; then
 		killer=checker
 	elif notices "$dir" unit-proto "$test/unit/dsm/test_proto.o" -lcriterion ||

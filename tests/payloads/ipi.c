@@ -110,6 +110,49 @@ static void logical_groups(unsigned cpu)
 	barrier_wait(&meet);
 }
 
+static uint32_t got_from(unsigned cpu)
+{
+	uint32_t sum = 0;
+
+	for (unsigned to = 0; to < platform.cpus; to++)
+		sum += load(&got[to][cpu]);
+	return sum;
+}
+
+/* Lowest priority among several: exactly one of them gets it. */
+static void lowest(unsigned cpu)
+{
+	uint32_t dest = 0, sent = got_from(cpu);
+
+	for (unsigned to = 0; to < platform.cpus && to < 8; to++)
+		dest |= apic_logical(to);
+	barrier_wait(&meet);
+	for (unsigned i = 0; i < rounds; i++) {
+		apic_ipi(dest, ICR_LOGICAL | ICR_LOWEST | (VECTOR_FIRST + cpu));
+		sent++;
+		WAIT_FOR(got_from(cpu) >= sent, "lowest priority ipi from %u lost: %u of %u", cpu, got_from(cpu), sent);
+	}
+	barrier_wait(&meet);
+	CHECK(got_from(cpu) == sent, "lowest priority ipi from %u: %u arrived of %u", cpu, got_from(cpu), sent);
+	barrier_wait(&meet);
+}
+
+/* The destination that names everybody, the sender too, physical and logical. */
+static void broadcasts(unsigned cpu)
+{
+	uint32_t sent[CPUS_MAX], everybody = apic_x2 ? 0xffffffff : 0xff;
+
+	for (unsigned to = 0; to < platform.cpus; to++)
+		sent[to] = load(&got[to][cpu]);
+	barrier_wait(&meet);
+	for (unsigned i = 0; i < rounds; i++) {
+		apic_ipi(everybody, (i % 2 ? ICR_LOGICAL : ICR_FIXED) | (VECTOR_FIRST + cpu));
+		for (unsigned to = 0; to < platform.cpus; to++)
+			wait_got(to, cpu, ++sent[to], i % 2 ? "logical broadcast" : "broadcast");
+	}
+	barrier_wait(&meet);
+}
+
 static void nmis(unsigned cpu)
 {
 	for (unsigned turn = 0; turn < platform.cpus; turn++) {
@@ -174,8 +217,10 @@ static void restarts(void)
 
 void payload_main(void)
 {
-	static void (*const kinds[])(unsigned) = { each_to_each, shorthands, logical_groups, nmis, held_back };
-	static const char *const names[] = { "each to each", "shorthands", "logical groups", "nmi", "held back" };
+	static void (*const kinds[])(unsigned) = { each_to_each, shorthands, logical_groups, lowest,
+						    broadcasts,	  nmis,	      held_back };
+	static const char *const names[] = { "each to each", "shorthands", "logical groups", "lowest priority",
+					     "broadcasts",   "nmi",	   "held back" };
 
 	rounds = (unsigned)option("rounds", 50);
 	for (unsigned i = 0; i < CPUS_MAX; i++)

@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * mmio.c - device registers from every processor, whichever node the device is on.
+ * mmio.c - device registers and ports from every processor, whichever node the device is on.
  *
  * What      Every virtio-mmio window of the DSDT: identification, a status register written by one processor and read by
- *           all, reset; a window with no device reads as all ones. All processors at once, too.
+ *           all, reset; a window with no device reads as all ones. All processors at once, too. The scratch register of
+ *           the serial port, also with string instructions.
  * Options   rounds=N; slots=N, how many devices there must be at least.
- * Source    virtio 1.2, 4.2.2 (MMIO device register layout), 2.1 (device status).
+ * Source    virtio 1.2, 4.2.2 (MMIO device register layout), 2.1 (device status); 16550D, scratch register.
  */
 #include "rt/rt.h"
 
 const char payload_name[] = "mmio";
 
 enum { MAGIC = 0x00, VERSION = 0x04, DEVICE_ID = 0x08, FEATURES = 0x10, FEATURES_SEL = 0x14, STATUS = 0x70 };
+#define SCRATCH 0x3ff /* COM1 + 7 */
 #define MAGIC_VALUE 0x74726976u
 #define STATUS_ACKNOWLEDGE 1u
 #define STATUS_DRIVER 2u
@@ -84,6 +86,34 @@ static void selects(unsigned cpu)
 		}
 }
 
+/* One writes, all read, each in turn. */
+static void ports(unsigned cpu)
+{
+	uint8_t bytes[4];
+
+	for (unsigned i = 0; i < rounds; i++)
+		for (unsigned turn = 0; turn < platform.cpus; turn++) {
+			uint8_t want = (uint8_t)(i * 16 + turn + 1), out[3] = { 0, 0xff, want };
+			const void *si = out;
+			void *di = bytes;
+			uint64_t n = sizeof(out);
+
+			barrier_wait(&meet);
+			if (turn == cpu && i % 2)
+				outb(SCRATCH, want);
+			else if (turn == cpu)
+				__asm__ volatile("rep outsb" : "+S"(si), "+c"(n) : "d"(SCRATCH) : "memory");
+			barrier_wait(&meet);
+			CHECK(inb(SCRATCH) == want, "cpu %u reads %x from a port, cpu %u wrote %x", cpu, inb(SCRATCH), turn,
+			      want);
+			n = sizeof(bytes);
+			__asm__ volatile("rep insb" : "+D"(di), "+c"(n) : "d"(SCRATCH) : "memory");
+			CHECK(bytes[0] == want && bytes[3] == want, "cpu %u: rep insb reads %x .. %x, not %x", cpu, bytes[0],
+			      bytes[3], want);
+		}
+	barrier_wait(&meet);
+}
+
 void payload_main(void)
 {
 	rounds = (unsigned)option("rounds", 20);
@@ -102,5 +132,6 @@ void payload_main(void)
 	cpus_run(identify);
 	cpus_run(status);
 	cpus_run(selects);
+	cpus_run(ports);
 	print("mmio: %u devices from %u processors: ok\n", devices, platform.cpus);
 }

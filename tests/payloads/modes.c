@@ -2,8 +2,8 @@
 /*
  * modes.c - real, protected, compatibility and long mode, rings 0 and 3, and exceptions with the right frame in each.
  *
- * What      Every processor does all of it in turn: the real-mode page and the tables are shared.
- * Options   strict=0: leave out what QEMU 7.2 does not check or gets wrong.
+ * What      Every processor does all of it in turn: the real-mode page, GDT and IDT are shared.
+ * Options   strict=0: leave out what QEMU 7.2 does not check or gets wrong; parts=MASK of parts[] (all).
  * Source    SDM vol 3: 6.15 (exceptions), 6.13 (error codes), 9.8.5 (IA-32e initialisation), 20.1 (real mode);
  *           vol 2: SYSCALL, SYSRET, IRET.
  */
@@ -16,7 +16,7 @@ void real_call(void);
 uint64_t ring3_call(uint64_t rip, uint64_t cs, uint64_t rsp);
 extern char ring3_back[], user_syscalls[], syscall_entry[], user_compat[], pm_gp[], pm_ud[];
 extern char real_code[], real_code_end[], real_int[], real_div[], real_words[];
-extern uint32_t pm_limit_faults, pm_ud_faults, pm_far_calls, pm_gp_error, pm_daa;
+extern uint32_t pm_limit_faults, pm_ud_faults, pm_far_calls, pm_gp_error, pm_das, pm_daa;
 extern uint64_t ring3_rsp;
 uint64_t pm_idt[32];
 
@@ -214,7 +214,7 @@ static void rings(unsigned cpu)
 	/* traps from ring 3 arrive between the user's stack and ours */
 	cpu_tss[cpu].rsp[0] = region + STACK_SIZE - 4096;
 	idt[0x80].type = 0xee;
-	page_pd[SUPERVISOR_PAGE >> 21] &= ~4ul;
+	tables_here()->pd[SUPERVISOR_PAGE >> 21] &= ~4ul;
 	invlpg(SUPERVISOR_PAGE);
 	irq_off();
 	v = ring3_call((uint64_t)user_main, SEL_USER64 | 3, user_rsp - 8);
@@ -227,7 +227,7 @@ static void rings(unsigned cpu)
 	v = ring3_call((uint64_t)user_compat, SEL_USER32 | 3, user_rsp);
 	CHECK((uint32_t)v == 0x80000000u, "32-bit code in ring 3 answers %lx", v);
 	irq_on();
-	page_pd[SUPERVISOR_PAGE >> 21] |= 4;
+	tables_here()->pd[SUPERVISOR_PAGE >> 21] |= 4;
 }
 
 /* --- other modes ---------------------------------------------------------------------------------------- */
@@ -271,6 +271,7 @@ static void other_modes(unsigned cpu)
 		CHECK(pm_limit_faults == limit_before + 1 && pm_gp_error == 0, "no #GP at a segment's limit");
 	}
 	CHECK(pm_ud_faults == ud_before + 1, "no #UD in protected mode");
+	CHECK((pm_das & 0xff) == 0x38, "das gives %x", pm_das);
 	CHECK((pm_daa & 0xff) == 0x83, "daa gives %x", pm_daa);
 	CHECK(pm_far_calls == far_before + 1, "no far call in protected mode");
 	CHECK(w[0] == 0x1111 && w[7] == 1, "int in real mode: %x, %u times", w[0], w[7]);
@@ -292,6 +293,8 @@ static void all_modes(unsigned cpu)
 	for (unsigned turn = 0; turn < platform.cpus; turn++) {
 		barrier_wait(&meet);
 		for (unsigned i = 0; turn == cpu && i < ARRAY_LEN(parts); i++) {
+			if (!(option("parts", 0xff) >> i & 1))
+				continue;
 			parts[i].fn(cpu);
 			print("modes: cpu %u: %s: ok\n", cpu, parts[i].name);
 		}

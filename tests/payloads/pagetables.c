@@ -10,6 +10,7 @@
 #include "rt/rt.h"
 
 const char payload_name[] = "pagetables";
+SHARED_PAGE_TABLES;
 
 #define WINDOW (1ull << 39) /* slot 1 of the PML4 */
 #define PAGES 8
@@ -238,7 +239,7 @@ void payload_main(void)
 	}
 	pd[0] = (uint64_t)pt[0] | P | RW;
 	pdpt[0] = (uint64_t)pd | P | RW;
-	page_pml4[1] = (uint64_t)pdpt | P | RW;
+	tables_here()->pml4[1] = (uint64_t)pdpt | P | RW;
 	trap_set(VECTOR_FLUSH, on_flush);
 	cpus_start();
 	for (unsigned i = 0; i < ARRAY_LEN(parts); i++) {

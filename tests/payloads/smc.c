@@ -4,7 +4,7 @@
  *
  * Source    SDM vol 3, 9.1.3 (self- and cross-modifying code) and 12.6: one's own store to the linear address that
  *           executes is seen at once; any other case needs a serialising instruction first.
- * Options   rounds=N.
+ * Options   rounds=N; int3=0: an invalid opcode in place of int3, which software KVM cannot emulate.
  */
 #include "rt/rt.h"
 
@@ -12,14 +12,16 @@ const char payload_name[] = "smc";
 
 #define ALIAS (1ull << 39)
 
-static uint64_t pdpt[512] __attribute__((aligned(4096)));
 static uint8_t code[8192] __attribute__((aligned(4096)));
 static struct barrier meet;
 static unsigned rounds;
+static uint8_t stopper; /* INT3 or PUSH_ES */
 static uint32_t sync_acks, patched_to;
 
 #define PATCHED (code + 512)
 #define VECTOR_SYNC 0x51
+#define INT3 0xcc
+#define PUSH_ES 0x06 /* raises #UD in 64-bit mode, and has one byte, too */
 
 static void serialise(void)
 {
@@ -150,8 +152,9 @@ static void on_sync(struct trap_frame *f)
 
 static void on_breakpoint(struct trap_frame *f)
 {
-	CHECK(f->rip == (uint64_t)PATCHED + 1, "breakpoint at %lx", f->rip);
-	f->rip--;
+	if (f->vector == 3)
+		f->rip--;
+	CHECK(f->rip == (uint64_t)PATCHED, "trap %lu at %lx", f->vector, f->rip);
 }
 
 static void sync_others(void)
@@ -165,7 +168,7 @@ static void sync_others(void)
 
 static void patch(uint32_t value)
 {
-	PATCHED[0] = 0xcc;
+	PATCHED[0] = stopper;
 	sync_others();
 	put32(PATCHED + 1, value);
 	sync_others();
@@ -205,15 +208,15 @@ static void under_execution(unsigned cpu)
 void payload_main(void)
 {
 	rounds = (unsigned)option("rounds", 500);
-	memcpy(pdpt, page_pdpt, sizeof(pdpt));
-	page_pml4[1] = (uint64_t)pdpt | 3;
+	tables_here()->pml4[1] = tables_here()->pml4[0]; /* of the one processor that uses ALIAS */
 	next_instruction();
 	own_loop();
 	other_ways();
 	second_page();
 	print("smc: one processor: ok\n");
 	trap_set(VECTOR_SYNC, on_sync);
-	trap_set(3, on_breakpoint);
+	stopper = option("int3", 1) ? INT3 : PUSH_ES;
+	trap_set(stopper == INT3 ? 3 : 6, on_breakpoint);
 	cpus_start();
 	cpus_run(across_processors);
 	print("smc: across processors: ok\n");

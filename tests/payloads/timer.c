@@ -2,7 +2,8 @@
 /*
  * timer.c - local timers of all processors: none early, none lost, none doubled, none after it was switched off.
  *
- * What      TSC-deadline where CPUID has it, else the one-shot count (which then can only be checked for arrival).
+ * What      TSC-deadline where CPUID has it, else the one-shot count (which then can only be checked for arrival); then
+ *           the count, one-shot and periodic.
  * Options   rounds=N timers of each processor.
  */
 #include "rt/rt.h"
@@ -11,6 +12,7 @@ const char payload_name[] = "timer";
 
 #define VECTOR_TIMER 0x60
 #define LVT_DEADLINE (2u << 17)
+#define LVT_PERIODIC (1u << 17)
 #define LVT_MASKED (1u << 16)
 #define MSR_TSC_DEADLINE 0x6e0
 
@@ -76,6 +78,27 @@ static void switch_off(unsigned cpu)
 	print("timer: cpu %u is stopped too often to switch one off in time\n", cpu);
 }
 
+/* One-shot: one tick and the count is 0. Periodic: ticks until it is switched off. */
+static void counts(unsigned cpu)
+{
+	uint32_t ticks = load(&timer[cpu].ticks);
+
+	apic_write(APIC_LVT_TIMER, VECTOR_TIMER);
+	apic_write(APIC_TIMER_INIT, 50000);
+	sleep_until_tick(cpu, ++ticks);
+	CHECK(apic_read(APIC_TIMER_NOW) == 0, "cpu %u: a one-shot timer goes on", cpu);
+	apic_write(APIC_LVT_TIMER, LVT_PERIODIC | VECTOR_TIMER);
+	apic_write(APIC_TIMER_INIT, 200000);
+	sleep_until_tick(cpu, ticks + 5);
+	apic_write(APIC_TIMER_INIT, 0);
+	CHECK(apic_read(APIC_TIMER_NOW) == 0, "cpu %u: a stopped timer counts", cpu);
+	apic_write(APIC_LVT_TIMER, LVT_MASKED | VECTOR_TIMER);
+	ticks = load(&timer[cpu].ticks);
+	for (uint64_t until = rdtsc() + 3000000; rdtsc() < until;)
+		pause();
+	CHECK(load(&timer[cpu].ticks) - ticks <= 1, "cpu %u: a stopped timer ticks on", cpu); /* 1: was pending */
+}
+
 static void timers(unsigned cpu)
 {
 	apic_write(APIC_TIMER_DIV, 0xb); /* by 1 */
@@ -97,6 +120,7 @@ static void timers(unsigned cpu)
 		      rdmsr(MSR_TSC_DEADLINE));
 	}
 	switch_off(cpu);
+	counts(cpu);
 	apic_write(APIC_LVT_TIMER, LVT_MASKED | VECTOR_TIMER);
 }
 

@@ -12,4 +12,8 @@ shell: deps all guest
 system: all guest payloads
 	$(Q)$(TALLY) $@ 1200 tests/system/run.sh $(CASE)
 
-TEST_TARGETS += payloads-qemu system
+.PHONY: hosts
+hosts: all guest payloads
+	$(Q)$(TALLY) host 200 python3 -B tests/system/hosts.py $(CASE)
+
+TEST_TARGETS += payloads-qemu system hosts

@@ -3,7 +3,8 @@
  * rt/boot.S - from flat 32-bit mode to long mode, the start of other processors, trap stubs.
  *
  * What      start32 (edi magic, esi information) and ap_start (real mode, copied to AP_BASE) end in C with the
- *           first 4 GiB mapped one to one by 2 MiB pages. Each processor's stack is found by its APIC id.
+ *           first 4 GiB mapped one to one by 2 MiB pages. Each processor's stack and page tables are found by its
+ *           APIC id; it builds the tables itself, unless it shares them with the boot processor (rt/private.S).
  */
 #include "rt/layout.h"
 
@@ -12,18 +13,39 @@
 	.global start32
 start32:
 	mov $cpu_stacks + STACK_SIZE, %esp
+	mov $cpu_tables, %eax
+	call tables_build
+	mov %eax, %cr3
 	call long_mode_on
 	ljmp $SEL_CODE64, $start64
 
-/* Clobbers eax, ecx, edx. Leaves compatibility mode: the caller's far jump makes it 64-bit. */
+/* Fills the struct page_tables at eax, which is zero or was filled before. Clobbers ecx, edx. */
+tables_build:
+	lea TABLES_PDPT + 7(%eax), %edx
+	mov %edx, (%eax)
+	lea TABLES_PD + 7(%eax), %edx
+	xor %ecx, %ecx
+1:	mov %edx, TABLES_PDPT(%eax, %ecx, 8)
+	add $0x1000, %edx
+	inc %ecx
+	cmp $4, %ecx
+	jb 1b
+	mov $0x87, %edx
+	xor %ecx, %ecx
+2:	mov %edx, TABLES_PD(%eax, %ecx, 8)
+	add $0x200000, %edx
+	inc %ecx
+	cmp $2048, %ecx
+	jb 2b
+	ret
+
+/* With the tables of cr3. Clobbers eax, ecx, edx. Leaves compatibility mode: the caller's far jump makes it 64-bit. */
 	.global long_mode_on
 long_mode_on:
 	lgdt gdt_pointer
 	mov %cr4, %eax
 	or $0x620, %eax /* PAE, OSFXSR, OSXMMEXCPT */
 	mov %eax, %cr4
-	mov $page_pml4, %eax
-	mov %eax, %cr3
 	mov $0xc0000080, %ecx
 	rdmsr
 	or $0x901, %eax /* SCE, LME, NXE */
@@ -81,6 +103,13 @@ ap32:
 	inc %esp
 	shl $STACK_SHIFT, %esp
 	add $cpu_stacks, %esp
+	mov %edi, %eax
+	imul page_tables_stride, %eax
+	add $cpu_tables, %eax
+	cmp $cpu_tables, %eax
+	je 1f /* the boot processor's, which are in use */
+	call tables_build
+1:	mov %eax, %cr3
 	call long_mode_on
 	ljmp $SEL_CODE64, $ap64
 	.code64
@@ -167,25 +196,14 @@ gdt_pointer:
 	.word GDT_BYTES - 1
 	.quad gdt
 
-	.balign 4096
-	.global page_pml4, page_pdpt, page_pd
-page_pml4:
-	.quad page_pdpt + 7
-	.fill 511, 8, 0
-page_pdpt:
-	.quad page_pd + 0x0007, page_pd + 0x1007, page_pd + 0x2007, page_pd + 0x3007
-	.fill 508, 8, 0
-page_pd:
-	frame = 0
-	.rept 2048
-	.quad frame + 0x87
-	frame = frame + 0x200000
-	.endr
-
 	.bss
 	.balign STACK_SIZE
 	.global cpu_stacks
 cpu_stacks:
 	.fill CPUS_MAX * STACK_SIZE
+	.balign 4096
+	.global cpu_tables
+cpu_tables:
+	.fill CPUS_MAX * TABLES_SIZE
 
 	.section .note.GNU-stack, "", @progbits

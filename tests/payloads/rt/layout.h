@@ -8,6 +8,11 @@
 #define STACK_SIZE (1 << STACK_SHIFT)
 #define AP_BASE 0x8000 /* real-mode start page of other processors; SIPI vector is this >> 12 */
 
+/* struct page_tables: a PML4, a PDPT, four page directories */
+#define TABLES_PDPT 0x1000
+#define TABLES_PD 0x2000
+#define TABLES_SIZE 0x6000
+
 #define REAL_BASE 0x7000 /* page for real-mode tests */
 
 #define SEL_CODE64 0x08

@@ -55,6 +55,10 @@ real_call:
 5:	/* stack, far call, flags, decimal adjust: what long mode does not have */
 	pushal
 	popal
+	mov $0x83, %eax
+	sub $0x45, %al
+	das
+	mov %eax, pm_das
 	mov $0x38, %eax
 	add $0x45, %al
 	daa
@@ -253,7 +257,7 @@ user_compat:
 
 	.data
 	.balign 8
-	.global pm_limit_faults, pm_ud_faults, pm_far_calls, pm_gp_error, pm_daa, pm_idt_pointer, real_rsp
+	.global pm_limit_faults, pm_ud_faults, pm_far_calls, pm_gp_error, pm_das, pm_daa, pm_idt_pointer, real_rsp
 real_rsp: .quad 0
 ring3_rsp: .quad 0
 real_idt: .fill 10
@@ -262,6 +266,7 @@ pm_limit_faults: .long 0
 pm_ud_faults: .long 0
 pm_far_calls: .long 0
 pm_gp_error: .long 0
+pm_das: .long 0
 pm_daa: .long 0
 	.word 0
 pm_idt_pointer:

@@ -96,8 +96,19 @@ struct gate {
 };
 extern struct gate idt[256];
 extern char trap_stubs[];
-extern uint64_t gdt[], page_pml4[512], page_pdpt[512], page_pd[2048];
+extern uint64_t gdt[];
 extern char ap_start[], ap_end[], cpu_stacks[];
+
+/* --- page tables: the first 4 GiB one to one by 2 MiB pages ---
+ * Each processor has its own, built by itself, and nobody else reads or writes them: the ELF files say so with a note
+ * (rt/private.S). A payload for which processors must share tables says SHARED_PAGE_TABLES; at file scope: then all use
+ * the boot processor's, and the note is not there. */
+struct page_tables {
+	uint64_t pml4[512], pdpt[512], pd[2048];
+};
+extern struct page_tables cpu_tables[CPUS_MAX];
+extern const uint32_t page_tables_stride; /* bytes between the tables of two processors */
+#define SHARED_PAGE_TABLES const uint32_t page_tables_stride = 0
 
 /* --- exceptions that are wanted ---
  * TRY runs one piece of assembly; when it raises an exception, *caught gets its frame and cr2 and execution goes on
@@ -141,6 +152,7 @@ void barrier_wait(struct barrier *b);
 enum { APIC_ID = 0x02, APIC_TPR = 0x08, APIC_EOI = 0x0b, APIC_LDR = 0x0d, APIC_DFR = 0x0e, APIC_SVR = 0x0f,
        APIC_ESR = 0x28, APIC_LVT_TIMER = 0x32, APIC_TIMER_INIT = 0x38, APIC_TIMER_NOW = 0x39, APIC_TIMER_DIV = 0x3e };
 #define ICR_FIXED 0x000
+#define ICR_LOWEST 0x100
 #define ICR_NMI 0x400
 #define ICR_INIT 0x500
 #define ICR_SIPI 0x600
@@ -197,6 +209,7 @@ static inline void invlpg(uint64_t addr) { __asm__ volatile("invlpg (%0)" : : "r
 static inline uint64_t read_cr2(void) { uint64_t v; __asm__ volatile("mov %%cr2, %0" : "=r"(v)); return v; }
 static inline uint64_t read_cr3(void) { uint64_t v; __asm__ volatile("mov %%cr3, %0" : "=r"(v)); return v; }
 static inline void write_cr3(uint64_t v) { __asm__ volatile("mov %0, %%cr3" : : "r"(v) : "memory"); }
+static inline struct page_tables *tables_here(void) { return (struct page_tables *)read_cr3(); }
 static inline uint64_t read_cr0(void) { uint64_t v; __asm__ volatile("mov %%cr0, %0" : "=r"(v)); return v; }
 static inline void write_cr0(uint64_t v) { __asm__ volatile("mov %0, %%cr0" : : "r"(v) : "memory"); }
 

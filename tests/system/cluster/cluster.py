@@ -170,11 +170,11 @@ class ClusterTest(unittest.TestCase):
         subprocess.run([UNUM, "keygen", self.folder / name], check=True, env=self.env)
         return self.folder / name
 
-    def start_agent(self, i, *more, key="pool.key"):
+    def start_agent(self, i, *more, key="pool.key", env=None):
         with open(self.folder / ("agent%d.log" % i), "ab") as log:
             p = subprocess.Popen([UNUMD, "--listen", "127.0.0.1:%d" % self.ports[i], "--key", self.folder / key,
                                   "--name", "n%d" % i, "--slice", FAKE, *more],
-                                 env=dict(self.env, UNUM_LOG="info"), stderr=log)
+                                 env=dict(self.env, UNUM_LOG="info", **(env or {})), stderr=log)
         self.agents.append(p)
         wait_until("agent %d" % i, lambda: self.listens(self.ports[i]))
         return p
@@ -203,7 +203,11 @@ class ClusterTest(unittest.TestCase):
                              "--slice", FAKE, "--cmdline", cmdline, *args)
 
     def slices(self):
-        return sorted(pid for pid, args in processes(self.marker).items() if args[0] == str(FAKE))
+        return sorted(pid for pid, args in processes(self.marker).items()
+                      if args[0] == str(FAKE) and "--host" not in args)
+
+    def probes(self):
+        return sorted(pid for pid, args in processes(self.marker).items() if args[0] == str(FAKE) and "--host" in args)
 
     def slice_of(self, agent):
         """pid of the one slice that this agent process runs."""

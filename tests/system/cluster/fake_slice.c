@@ -11,6 +11,12 @@
  *             fake=hang     never PREPARED
  *             fake=flood    1 MiB of console, then poweroff
  *           Else the console echoes lines, and "poweroff" ends the guest.
+ *           With --host it tells what UNUM_FAKE_HOST holds, as JSON, or does as it says:
+ *             kvm         a host that any VM may run kvm on
+ *             eptad       one that has kvm for one node only, and a command that mends it
+ *             hang, die, garbage
+ *           Without UNUM_FAKE_HOST it tells of a host without KVM.  Started with --host and a kernel file with "private"
+ *           in its beginning, it says that vCPUs of that kernel share no page tables.
  * Threads   main, and the reader of cc_chan.
  */
 #include "base/bytes.h"
@@ -76,7 +82,7 @@ static void prepare(struct fake *f)
 	const struct cc_vm_spec *s = &f->spec.prepare;
 	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	socklen_t len = sizeof(a);
-	char address[64];
+	char address[64], line[200];
 	int ram = memfd_create("unum-fake-ram", MFD_CLOEXEC);
 
 	must(ram >= 0 && !ftruncate(ram, 1 << 20), "memfd");
@@ -92,7 +98,9 @@ static void prepare(struct fake *f)
 	     "listen");
 	must(!getsockname(f->listen_fd, (struct sockaddr *)&a, &len), "getsockname");
 	snprintf(address, sizeof(address), "127.0.0.1:%u", ntohs(a.sin_port));
-	tell(f, &(struct cc_msg){ .type = CC_MSG_PROGRESS, .progress = { "fake slice prepared" } });
+	snprintf(line, sizeof(line), "fake slice prepared, engine %d, faults %d, private %d, features '%s'",
+		 s->engine, s->faults, s->private_tables, s->cpu_features);
+	tell(f, &(struct cc_msg){ .type = CC_MSG_PROGRESS, .progress = { line } });
 	tell(f, &(struct cc_msg){ .type = CC_MSG_PREPARED, .prepared = { address } });
 }
 
@@ -234,9 +242,61 @@ static void step(struct fake *f, struct cc_msg *msg)
 	cc_msg_clear(msg);
 }
 
-int main(void)
+#define OFFER(engine, kvm, refusal, why, fix)                                                          \
+	"{ \"engine\": \"" engine "\", \"kvm\": " kvm ", \"faults\": \"inline\", \"refusal\": \"" refusal \
+	"\", \"why\": \"" why "\", \"fix\": \"" fix "\" }"
+#define OFFER_KVM OFFER("kvm", "true", "", "", "")
+#define OFFER_EPTAD OFFER("bt", "false", "unsound", "walks are writes", "reload it")
+#define OFFER_NO OFFER("bt", "false", "no-kvm", "there is no /dev/kvm", "")
+
+static const struct {
+	const char *name, *one, *several, *private, *features;
+} fake_hosts[] = {
+	{ "", OFFER_NO, OFFER_NO, OFFER_NO, "" },
+	{ "kvm", OFFER_KVM, OFFER_KVM, OFFER_KVM, "avx avx2" },
+	{ "eptad", OFFER_KVM, OFFER_EPTAD, OFFER_KVM, "avx aes" },
+};
+
+static bool kernel_is_private(const char *path)
+{
+	FILE *k = path ? fopen(path, "r") : NULL;
+	char begin[4096] = "";
+	size_t n = k ? fread(begin, 1, sizeof(begin) - 1, k) : 0;
+
+	if (k)
+		fclose(k);
+	return memmem(begin, n, "private", 7);
+}
+
+static int host_tell(const char *kernel)
+{
+	const char *name = getenv("UNUM_FAKE_HOST");
+	const char *tsc = getenv("UNUM_FAKE_TSC_KHZ");
+
+	name = name ? name : "";
+	if (!strcmp(name, "hang"))
+		pause();
+	if (!strcmp(name, "die"))
+		raise(SIGKILL);
+	for (unsigned i = 0; i < ARRAY_LEN(fake_hosts); i++)
+		if (!strcmp(fake_hosts[i].name, name))
+			return printf("{ \"host\": \"fake\", \"release\": \"0\", \"verdict\": { \"one\": %s, "
+				      "\"several\": %s, \"several_private\": %s }, \"cpu\": { \"features\": \"%s\" }, "
+				      "\"kvm\": { \"inline\": { \"ok\": true }, \"dispatch\": { \"ok\": false, \"why\": "
+				      "\"no reader\", \"fix\": \"\" } }, \"tsc\": { \"khz\": %s }, \"findings\": [], "
+				      "\"kernel\": { \"private_tables\": %s } }\n",
+				      fake_hosts[i].one, fake_hosts[i].several, fake_hosts[i].private,
+				      fake_hosts[i].features, tsc ? tsc : "2000000",
+				      kernel_is_private(kernel) ? "true" : "false") < 0;
+	return puts("garbage") < 0;
+}
+
+int main(int argc, char **argv)
 {
 	struct fake f = { .listen_fd = -1 };
+
+	if (argc > 1 && !strcmp(argv[1], "--host"))
+		return host_tell(argv[2]);
 
 	memset(f.peer_fd, -1, sizeof(f.peer_fd));
 	must(!cc_chan_open(CC_SLICE_FD, &f.chan), "channel");

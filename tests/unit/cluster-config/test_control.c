@@ -26,6 +26,9 @@ static void fill_spec(struct cc_vm_spec *s)
 				  .cache_pages = 77,
 				  .numa = CC_NUMA_FLAT,
 				  .engine = CC_ENGINE_KVM,
+				  .faults = CC_FAULTS_DISPATCH,
+				  .private_tables = true,
+				  .cpu_features = "avx sse4a avx512_bf16",
 				  .kernel = "/k",
 				  .initrd = "",
 				  .cmdline = "a=b",
@@ -73,6 +76,9 @@ Test(control, prepare)
 	cr_expect_eq(out->prepare.cache_pages, 77);
 	cr_expect_eq(out->prepare.numa, CC_NUMA_FLAT);
 	cr_expect_eq(out->prepare.engine, CC_ENGINE_KVM);
+	cr_expect_eq(out->prepare.faults, CC_FAULTS_DISPATCH);
+	cr_expect(out->prepare.private_tables);
+	cr_expect_str_eq(out->prepare.cpu_features, "avx sse4a avx512_bf16");
 	cr_expect_str_eq(out->prepare.kernel, "/k");
 	cr_expect_str_eq(out->prepare.initrd, "");
 	cr_expect_str_eq(out->prepare.cmdline, "a=b");
@@ -132,6 +138,8 @@ Test(control, small_messages)
 		{ .type = CC_MSG_STOP },
 		{ .type = CC_MSG_PING, .ping = { 99 } },
 		{ .type = CC_MSG_PONG, .ping = { 98 } },
+		{ .type = CC_MSG_ASK, .ask = { "/k" } },
+		{ .type = CC_MSG_HOST, .host = { "{}", "no" } },
 	};
 	struct cc_msg out[ARRAY_LEN(msgs)];
 
@@ -151,6 +159,9 @@ Test(control, small_messages)
 	cr_expect_str_eq(out[8].ended.dump, "rip");
 	cr_expect_eq(out[10].ping.seq, 99);
 	cr_expect_eq(out[11].ping.seq, 98);
+	cr_expect_str_eq(out[12].ask.kernel, "/k");
+	cr_expect_str_eq(out[13].host.facts, "{}");
+	cr_expect_str_eq(out[13].host.why, "no");
 	for (unsigned i = 0; i < ARRAY_LEN(msgs); i++)
 		cc_msg_clear(&out[i]);
 }
@@ -223,6 +234,26 @@ static void spoil_engine(struct cc_vm_spec *s)
 {
 	s->engine = (enum cc_engine)3;
 }
+static void spoil_faults(struct cc_vm_spec *s)
+{
+	s->faults = (enum cc_faults)3;
+}
+
+static void spoil_features_case(struct cc_vm_spec *s)
+{
+	s->cpu_features = "avx AVX2";
+}
+
+static void spoil_features_space(struct cc_vm_spec *s)
+{
+	s->cpu_features = "avx  avx2";
+}
+
+static void spoil_features_end(struct cc_vm_spec *s)
+{
+	s->cpu_features = "avx ";
+}
+
 static void spoil_device_kind(struct cc_vm_spec *s)
 {
 	s->device[0].kind = CC_DEV_KINDS;
@@ -238,6 +269,7 @@ Test(control, a_prepare_out_of_range_is_rejected)
 		spoil_self,        spoil_nodes,      spoil_range_node, spoil_range_overlap,
 		spoil_range_empty, spoil_range_huge, spoil_ranges,     spoil_vcpu,
 		spoil_vcpus,       spoil_numa,       spoil_engine,     spoil_device_kind,
+		spoil_faults,      spoil_features_case, spoil_features_space, spoil_features_end,
 		spoil_device_node,
 	};
 

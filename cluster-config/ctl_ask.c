@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cluster-config/ctl_ask.c - asks the hosts of a VM what they can do, and chooses its engine; see ctl.h. */
+#include "cluster-config/ctl_priv.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define LINE_MAX_BYTES 700
+
+bool cc_ctl_ask(struct cc_ctl *c)
+{
+	struct cc_msg msg = { .type = CC_MSG_ASK };
+	char kernel[PATH_MAX];
+
+	if (!c->survey && c->vm->engine == CC_ENGINE_BT)
+		return false;
+	for (unsigned i = 0; i < c->peers; i++) {
+		/* The kernel lies on the boot node, node 0. */
+		msg.ask.kernel = i || c->survey ? "" : cc_ctl_path(c, c->vm->kernel, kernel);
+		cc_peer_send(&c->peer[i], &msg);
+	}
+	return true;
+}
+
+void cc_peer_host(struct peer *p, const struct cc_host_text *text)
+{
+	cc_host_read(&p->host, text->facts, text->why);
+	p->has_host = true;
+}
+
+
+/* Every node that is in the way says so. */
+static void refuse(struct cc_ctl *c, const struct cc_wish *wish, const struct cc_refusal *first)
+{
+	char line[LINE_MAX_BYTES];
+	struct cc_refusal no;
+
+	for (unsigned i = 0; i < c->peers; i++) {
+		if (cc_kvm_possible(wish, &c->peer[i].host.facts, &no))
+			continue;
+		snprintf(line, sizeof(line), "%s: %s%s%s",
+			 wish->engine == CC_ENGINE_KVM ? "engine kvm" : "no engine", no.why,
+			 *no.fix ? "; fix: " : "", no.fix);
+		c->ops->on_trouble(c->arg, cc_peer_node(&c->peer[i]), line);
+	}
+	snprintf(c->refusal, sizeof(c->refusal), "%s", first->word);
+}
+
+static void choice_tell(struct cc_ctl *c, const struct cc_wish *wish, const struct cc_refusal *no)
+{
+	char line[LINE_MAX_BYTES];
+
+	if (c->engine == CC_ENGINE_BT)
+		snprintf(line, sizeof(line), "engine bt, not kvm: node %s: %s%s%s",
+			 cc_peer_node(&c->peer[no->node])->name, no->why,
+			 cc_fix_mends(no->fix) ? "; fix: " : "",
+			 cc_fix_mends(no->fix) ? no->fix : "");
+	else
+		snprintf(line, sizeof(line), "engine kvm, %s faults",
+			 wish->faults == CC_FAULTS_INLINE	? "inline"
+			 : wish->faults == CC_FAULTS_DISPATCH ? "dispatch"
+			 : c->peer[0].host.facts.offer[wish->span].faults);
+	c->ops->on_progress(c->arg, "", line);
+}
+
+static void features_choose(struct cc_ctl *c)
+{
+	const char *list[NODES_MAX];
+
+	for (unsigned i = 0; i < c->peers; i++)
+		list[i] = c->peer[i].host.facts.features;
+	cc_words_common(list, c->peers, c->features);
+}
+
+bool cc_ctl_choose(struct cc_ctl *c)
+{
+	const struct cc_facts *facts[NODES_MAX] = { &c->peer[0].host.facts };
+	struct cc_wish wish = { .engine = c->vm->engine, .faults = c->vm->faults };
+	struct cc_refusal no;
+
+	for (unsigned i = 0; i < c->peers; i++)
+		facts[i] = &c->peer[i].host.facts;
+	c->private_tables = facts[0]->private_tables;
+	wish.span = c->peers == 1	? CC_SPAN_ONE
+		    : c->private_tables ? CC_SPAN_PRIVATE
+					: CC_SPAN_SEVERAL;
+	c->engine = cc_engine_choose(&wish, facts, c->peers, &no);
+	if (c->engine == CC_ENGINE_AUTO) {
+		refuse(c, &wish, &no);
+		return false;
+	}
+	if (c->engine == CC_ENGINE_KVM)
+		features_choose(c);
+	choice_tell(c, &wish, &no);
+	return true;
+}

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cluster-config/doctor.h - `unum doctor`: what this host, and those of a topology, can do for a VM.
+ *
+ * Threads   The main thread.
+ */
+#ifndef CC_DOCTOR_H
+#define CC_DOCTOR_H
+
+#include "cluster-config/tls.h"
+
+struct cc_doctor_options {
+	const struct cc_topology *t; /* NULL: this host only */
+	struct cc_key key;           /* of the agents of `t` */
+	const char *slice_path;      /* NULL: beside unum */
+	bool json;
+};
+
+/* Exit status: CC_EXIT_OK when a VM can run on each of these hosts by itself, CC_EXIT_REFUSED when not,
+ * CC_EXIT_USAGE when one could not be asked. */
+int cc_doctor(const struct cc_doctor_options *o);
+
+#endif

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# tests/rig/build.mk - emulated hosts: `make rig-amd` tests the kvm engine in one; tests/rig/host.py runs anything there.
+
+RIG := build/rig
+RIG_IMAGE := $(RIG)/amd/stamp
+
+# A kernel package that is newer than the image is taken when it is rebuilt, not before.
+$(RIG_IMAGE): tests/rig/image.sh tests/rig/init tests/guest/kernel.sh
+	$(Q)tests/guest/install-deps.sh
+	$(Q)mkdir -p $(@D)
+	$(Q)flock $(@D) tests/rig/image.sh $(@D)
+	$(Q)touch $@
+
+.PHONY: rig-image rig-amd
+rig-image: $(RIG_IMAGE)
+rig-amd: all guest payloads rig-image
+	$(Q)$(TALLY) $@ 300 tests/rig/host.py run --timeout 285 --out $(B)/log/rig-amd.out python3 tests/rig/amd.py
+
+TEST_TARGETS += rig-amd

@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# tests/rig/intel/build.mk - make rig-intel: an unmodified Debian guest over two slices under real KVM, in an emulated Intel
+# host. Takes minutes, so it is no tier of make test. RIG_LIMIT: seconds after which it gives up.
+
+RIG_INTEL := $(B)/rig-intel
+RIG_LIMIT ?= 1800
+
+$(RIG_INTEL)/job: tests/rig/intel/job.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) -std=gnu11 -O2 $(WARN) -static -s -pthread -o $@ $<
+
+.PHONY: rig-intel rig-intel-deps
+rig-intel-deps: deps
+	$(Q)tests/guest/install-deps.sh bochs bochs-term bochsbios vgabios
+rig-intel: all guest payloads rig-intel-deps $(RIG_INTEL)/job
+	$(Q)tests/rig/intel/image.sh $(RIG_INTEL) $(B)/bin $(GUEST) $(PAYLOAD_OUT) tests/rig/intel/steps
+	$(Q)tests/rig/intel/run.py $(RIG_INTEL) --limit $(RIG_LIMIT)

@@ -1,0 +1,36 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+#
+# tests/stress/run.sh UNUM-STRESS - unum-stress on every built transport, and bounded memory.
+#
+# What      Mixed work without and with a small cache, with the fault resolved by others; a region larger than any node
+#           from one thread and from all.  One case each.
+set -u
+stress=$1
+passed=0 failed=0
+
+run() { # arguments of unum-stress
+	echo "-- unum-stress $*"
+	if timeout 300 "$stress" "$@"; then
+		passed=$((passed + 1))
+	else
+		failed=$((failed + 1))
+		echo "  FAIL  unum-stress $*"
+	fi
+}
+
+if ! "$stress" --can; then
+	echo "  SKIP  this host lends no userfaultfd (or it cannot do what dsm/map_uffd.c needs)"
+	echo "0 passed, 0 failed, 1 skipped"
+	exit 0
+fi
+for transport in $("$stress" --transports); do
+	run --transport "$transport" --nodes 4 --seconds 6 --seed 1
+	run --transport "$transport" --nodes 4 --seconds 5 --seed 2 --cache 128KiB
+	run --transport "$transport" --nodes 2 --threads 4 --seconds 4 --seed 3 --region 256KiB --cache 64KiB
+	run --transport "$transport" --nodes 3 --seconds 4 --seed 4 --faults dispatch
+	run --transport "$transport" --bound one --nodes 4 --share 8MiB --cache 2MiB
+	run --transport "$transport" --bound all --nodes 4 --share 4MiB --cache 1MiB
+done
+echo "$passed passed, $failed failed, 0 skipped"
+[ "$failed" = 0 ]
