@@ -51,9 +51,11 @@ PROGS := $(foreach s,$(PROG_SRCS),$(call prog_of,$(s)))
 GEN_OBJS := $(B)/obj/gen/cluster-config/control.pb-c.o
 
 # --- plugins: interconnect/paths/NAME.c with slots.c --------------------------------------------------------------
+PATH_PKGS_verbs := libibverbs
 PATH_PKGS_ofi := libfabric
-PATHS := $(foreach n,ofi,$(B)/lib/unum-path-$(n).so)
-$(B)/obj/interconnect/paths/%.o: CFLAGS += -fPIC $(shell pkg-config --cflags libfabric 2>/dev/null)
+PATH_PKGS_ucx := ucx
+PATHS := $(foreach n,verbs ofi ucx,$(B)/lib/unum-path-$(n).so)
+$(B)/obj/interconnect/paths/%.o: CFLAGS += -fPIC
 $(PATHS): $(B)/lib/unum-path-%.so: $(B)/obj/interconnect/paths/%.o $(B)/obj/interconnect/paths/slots.o
 	@mkdir -p $(@D)
 	$(if $(Q),@echo "  SO    $@")

@@ -24,10 +24,19 @@ static const struct backend_entry {
 } backends[] = {
 	{ { "tcp", &ic_transport_stream, NULL }, NULL },
 	{ { "shm", &ic_transport_stream, &ic_path_shm }, NULL },
+	{ { "verbs", &ic_transport_stream, NULL }, "unum-path-verbs.so" },
 	{ { "ofi", &ic_transport_stream, NULL }, "unum-path-ofi.so" },
+	{ { "ucx", &ic_transport_stream, NULL }, "unum-path-ucx.so" },
 };
 
-static const char *const backend_names[] = { "tcp", "shm", "ofi", NULL };
+/* UCX takes SIGBUS and SIGSEGV for its own, and patches the C library's mmap, as soon as it is loaded: the engines need
+ * both as they are. */
+static const char *const plugin_env[][2] = { { "UCX_ERROR_SIGNALS", "" },
+					     { "UCX_HANDLE_ERRORS", "none" },
+					     { "UCX_MEM_EVENTS", "no" },
+					     { "UCX_WARN_UNUSED_ENV_VARS", "no" } };
+
+static const char *const backend_names[] = { "tcp", "shm", "verbs", "ofi", "ucx", NULL };
 STATIC_ASSERT(ARRAY_LEN(backend_names) == ARRAY_LEN(backends) + 1, "a name for every backend");
 
 const char *const *ic_backend_names(void)
@@ -39,8 +48,11 @@ const char *const *ic_backend_names(void)
 static int plugin_load(const struct backend_entry *e, struct ic_backend *out)
 {
 	char symbol[64];
-	void *so = dlopen(e->plugin, RTLD_NOW | RTLD_LOCAL);
+	void *so;
 
+	for (size_t i = 0; i < ARRAY_LEN(plugin_env); i++)
+		setenv(plugin_env[i][0], plugin_env[i][1], 0);
+	so = dlopen(e->plugin, RTLD_NOW | RTLD_LOCAL);
 	snprintf(symbol, sizeof(symbol), "ic_path_%s", e->backend.name);
 	out->path = so ? dlsym(so, symbol) : NULL;
 	if (out->path)

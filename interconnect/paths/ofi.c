@@ -281,6 +281,7 @@ static int ofi_fd(struct port *p)
 }
 
 static const struct port_ops ofi_ops = {
+	.lazy = true,
 	.open = ofi_open,
 	.close = ofi_close,
 	.link_open = ofi_link_open,

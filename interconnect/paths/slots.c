@@ -234,9 +234,10 @@ int slots_fd(struct ic_path *p)
 
 /* --- life --------------------------------------------------------------------------------------------------------- */
 
-static uint8_t *slot_at(const struct ic_path *p, unsigned i)
+/* Slot i of a peer: first those that receive, then those that send. */
+static uint8_t *slot_at(const struct ic_path *p, node_id peer, unsigned i)
 {
-	return (uint8_t *)p->block + (size_t)i * SLOT_BYTES;
+	return (uint8_t *)p->block + peer * SLOTS_PEER_BYTES + (size_t)i * SLOT_BYTES;
 }
 
 void slots_close(struct ic_path *p)
@@ -252,17 +253,27 @@ void slots_close(struct ic_path *p)
 	free(p);
 }
 
-static int recv_all(struct ic_path *p)
+static int recv_all(struct ic_path *p, node_id peer)
 {
-	for (unsigned i = 0; i < p->nodes * IC_CREDIT_SLOTS; i++) {
-		int err;
+	int err = 0;
 
-		p->rx[i].bytes = slot_at(p, i);
-		err = p->ops->post_recv(p->port, &p->rx[i]);
-		if (err)
-			return err;
+	for (unsigned i = 0; !err && i < IC_CREDIT_SLOTS; i++)
+		err = p->ops->post_recv(p->port, &p->rx[peer * IC_CREDIT_SLOTS + i]);
+	return err;
+}
+
+static void slots_place(struct ic_path *p)
+{
+	for (unsigned n = 0; n < p->nodes; n++) {
+		for (unsigned i = 0; i < IC_CREDIT_SLOTS; i++) {
+			p->rx[n * IC_CREDIT_SLOTS + i].bytes = slot_at(p, (node_id)n, i);
+			p->rx[n * IC_CREDIT_SLOTS + i].peer = (node_id)n;
+		}
+		for (unsigned i = 0; i < SLOTS_TX; i++) {
+			p->tx[n * SLOTS_TX + i].bytes = slot_at(p, (node_id)n, IC_CREDIT_SLOTS + i);
+			p->tx[n * SLOTS_TX + i].peer = (node_id)n;
+		}
 	}
-	return 0;
 }
 
 int slots_open(const struct port_ops *ops, const char *device, const struct ic_path_host *host, unsigned nodes,
@@ -276,20 +287,18 @@ int slots_open(const struct port_ops *ops, const char *device, const struct ic_p
 	p->ops = ops;
 	p->host = host;
 	p->nodes = nodes;
-	p->bytes = (size_t)nodes * (IC_CREDIT_SLOTS + SLOTS_TX) * SLOT_BYTES;
+	p->bytes = nodes * SLOTS_PEER_BYTES;
 	p->rx = calloc((size_t)nodes * IC_CREDIT_SLOTS, sizeof(*p->rx));
 	p->tx = calloc((size_t)nodes * SLOTS_TX, sizeof(*p->tx));
 	p->block = mmap(NULL, p->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (p->block == MAP_FAILED)
 		p->block = NULL;
-	for (unsigned i = 0; p->tx && p->block && i < nodes * SLOTS_TX; i++) {
-		p->tx[i].bytes = slot_at(p, nodes * IC_CREDIT_SLOTS + i);
-		p->tx[i].peer = (node_id)(i / SLOTS_TX);
-	}
-	if (p->rx && p->tx && p->block)
+	if (p->rx && p->tx && p->block) {
+		slots_place(p);
 		err = ops->open(device, p, p->block, p->bytes, &p->port);
-	if (!err)
-		err = recv_all(p);
+	}
+	for (unsigned n = 0; !err && !ops->recv_per_link && n < nodes; n++)
+		err = recv_all(p, (node_id)n);
 	if (err) {
 		slots_close(p);
 		return err;
@@ -320,6 +329,11 @@ int slots_link_open(struct ic_path *p, void *owner, node_id peer, bool acceptor,
 	if (!err)
 		err = p->ops->link_open(p->port, l, peer, &l->port, offer->bytes + OFFER_HEAD, &len,
 					IC_OFFER_MAX - OFFER_HEAD);
+	if (!err && p->ops->recv_per_link) {
+		err = recv_all(p, peer);
+		if (err)
+			p->ops->link_close(l->port);
+	}
 	if (err) {
 		pthread_mutex_destroy(&l->lock);
 		free(l);
@@ -345,9 +359,8 @@ int slots_link_connect(struct ic_path_link *l, const struct ic_path_offer *their
 	err = l->path->ops->link_connect(l->port, theirs->bytes + OFFER_HEAD, (uint16_t)(theirs->len - OFFER_HEAD));
 	if (err)
 		return err;
-	/* Some libraries connect with the first message: the link is up when that has left. */
 	l->connected = true;
-	err = credit_tell(l);
+	err = l->path->ops->lazy ? credit_tell(l) : 0;
 	l->reached = !err;
 	return err == -EAGAIN ? -EINPROGRESS : err;
 }

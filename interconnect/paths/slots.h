@@ -46,6 +46,7 @@ struct slots_tx {
 struct slots_rx {
 	_Alignas(16) uint8_t context[SLOT_CONTEXT];
 	uint8_t *bytes;
+	node_id peer; /* whose it is, with recv_per_link */
 };
 
 static inline struct slots_tx *slots_tx_of(void *context)
@@ -59,7 +60,10 @@ static inline struct slots_rx *slots_rx_of(void *context)
 STATIC_ASSERT(offsetof(struct slots_tx, context) == 0 && offsetof(struct slots_rx, context) == 0, "first");
 
 struct port_ops {
-	/* `block`: all slots, to be registered; const until close. */
+	bool recv_per_link; /* a receive slot takes messages of its peer only: posted when the link is opened */
+	bool lazy;	    /* connects with the first message: the link is up when one has left */
+	/* `block`: all slots, to be registered; const until close.  Those of peer k, SLOTS_PEER_BYTES, start at k times
+	 * that. */
 	MUST_CHECK int (*open)(const char *device, struct ic_path *slots, void *block, size_t bytes, struct port **out);
 	void (*close)(struct port *p);
 	MUST_CHECK int (*link_open)(struct port *p, struct ic_path_link *l, node_id peer, struct port_link **out,
@@ -68,7 +72,7 @@ struct port_ops {
 	void (*link_close)(struct port_link *l); /* its sends may still complete, its slots stay where they are */
 	/* 0: slots_sent follows, or came already; -EAGAIN; -EPROTO. */
 	MUST_CHECK int (*post_send)(struct port_link *l, struct slots_tx *slot, size_t len);
-	/* Gives a receive slot to the device.  -errno: the port is broken. */
+	/* Gives a receive slot to the device.  -errno: the port is broken.  With recv_per_link and no link: 0, nothing. */
 	MUST_CHECK int (*post_recv)(struct port *p, struct slots_rx *slot);
 	/* Completions, about `budget` of them.  -errno: the port is broken, with all its links. */
 	MUST_CHECK int (*poll)(struct port *p, unsigned budget);
@@ -76,11 +80,14 @@ struct port_ops {
 	int (*fd)(struct port *p);
 };
 
-/* From inside the port's poll (slots_sent also from post_send). */
+#define SLOTS_PEER_BYTES ((size_t)(IC_CREDIT_SLOTS + SLOTS_TX) * SLOT_BYTES)
+
+/* From inside the port's poll, with no lock of a library held that post_send takes: messages are answered on the spot.
+ * slots_sent: from anywhere. */
 void slots_sent(struct slots_tx *slot);
 /* Sent in vain: the link, if it is still the same, cannot go on. */
 void slots_failed(struct ic_path *p, struct slots_tx *slot);
-void slots_received(struct ic_path *p, struct slots_rx *slot, size_t len);
+void slots_received(struct ic_path *p, struct slots_rx *slot, size_t len); /* and posts the slot again */
 /* The link cannot go on. */
 void slots_broken(struct ic_path_link *l);
 

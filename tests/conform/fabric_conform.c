@@ -341,6 +341,21 @@ static void *waker_run(void *arg)
 	return NULL;
 }
 
+/* The next wait that really waits: a path may come back at once, a few times, to see to what arming has stirred. */
+static uint64_t wait_long(struct end *e, uint64_t timeout_ns)
+{
+	uint64_t t = 0;
+
+	for (unsigned tries = 0; tries < 8 && t < 4 * NS_PER_MS; tries++) {
+		uint64_t start = clock_now_ns();
+
+		ic_wait(e->f, timeout_ns);
+		t = clock_now_ns() - start;
+		ic_progress(e->f, 16);
+	}
+	return t;
+}
+
 static void wait_ends_by_wake_message_and_time(void)
 {
 	uint64_t start, t;
@@ -353,14 +368,10 @@ static void wait_ends_by_wake_message_and_time(void)
 	for (unsigned i = 0; i < 200; i++) /* leftovers of joining are seen to */
 		pump_once(e, 2);
 	ic_wait(e[1].f, 0); /* a wake that came before counts */
-	start = clock_now_ns();
-	ic_wait(e[1].f, 5 * NS_PER_MS);
-	t = clock_now_ns() - start;
-	CHECK(t >= 4 * NS_PER_MS);
+	CHECK(wait_long(&e[1], 5 * NS_PER_MS) >= 4 * NS_PER_MS);
 	pthread_create(&tid, NULL, waker_run, e);
 	start = clock_now_ns();
-	ic_wait(e[1].f, 5 * NS_PER_S);
-	t = clock_now_ns() - start;
+	t = wait_long(&e[1], 5 * NS_PER_S);
 	CHECK(t > 10 * NS_PER_MS && t < 2 * NS_PER_S);
 	while (!e[1].got[0] && clock_now_ns() - start < 4 * NS_PER_S) {
 		ic_wait(e[1].f, 5 * NS_PER_S);
@@ -525,6 +536,18 @@ static const struct {
 	{ "silent_strangers", "tcp", tcp_silent_strangers },
 };
 
+/* False: this host has no library or device for the backend. */
+static bool can_serve(void)
+{
+	struct ic_config cfg = { .nodes = 2, .backend = backend_name, .listen = "127.0.0.1:0" };
+	struct ic_fabric *f;
+	int err = ic_open(&cfg, &f);
+
+	if (!err)
+		ic_close(f);
+	return err != -ENODEV && err != -ELIBACC;
+}
+
 int main(int argc, char **argv)
 {
 	unsigned run = 0;
@@ -541,6 +564,10 @@ int main(int argc, char **argv)
 	backend_name = argv[1];
 	log_set_level(LOG_ERROR); /* refusals are the point here */
 	signal(SIGPIPE, SIG_IGN);
+	if (!can_serve()) {
+		printf("  SKIP %s: no library or no device for it here\n", backend_name);
+		return 77;
+	}
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
 		uint64_t start = clock_now_ns();
 

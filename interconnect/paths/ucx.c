@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * interconnect/paths/ucx.c - the path of the backend "ucx": active messages of UCP.
+ *
+ * What      One worker per fabric, one endpoint per peer, all messages eager, so that they are copied once and arrive in
+ *           the order in which they were sent (frames are numbered: anything else would end the link).  `device`: a
+ *           list for UCX_NET_DEVICES, else UCX chooses: shared memory between processes of a host, RDMA, TCP.
+ * Owns      Everything of UCX.
+ * Threads   slots.h.  The worker is shared by senders and poller: UCS_THREAD_MODE_MULTI.
+ * I/O       UCX's.
+ * Sources   ucp.h of UCX 1.13.
+ */
+#include "interconnect/paths/slots.h"
+
+#include "base/log.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <ucp/api/ucp.h>
+
+#define AM_ID 0
+
+struct port {
+	struct ic_path *slots;
+	ucp_context_h context;
+	ucp_worker_h worker;
+	int fd;
+	/* Only the thread inside poll: slots that are free, and what has come and is not yet given on, in order. */
+	struct slots_rx **free;
+	struct arrived {
+		struct slots_rx *slot;
+		size_t len;
+	} *arrived;
+	unsigned slots_max, free_count, arrived_count;
+	struct port_link *failed; /* links whose endpoint is broken */
+};
+
+struct port_link {
+	struct port *p;
+	struct ic_path_link *slots;
+	ucp_ep_h ep;
+	bool broken;
+	struct port_link *next_failed;
+};
+
+static int failed(const char *what, ucs_status_t status)
+{
+	log_error("ucx: %s: %s", what, ucs_status_string(status));
+	switch (status) {
+	case UCS_ERR_NO_DEVICE:
+		return -ENODEV;
+	case UCS_ERR_NO_MEMORY:
+		return -ENOMEM;
+	default:
+		return -EIO;
+	}
+}
+
+/* Inside ucp_worker_progress, which holds the lock that senders want: only kept here, given on after. */
+static ucs_status_t on_message(void *arg, const void *header, size_t header_len, void *data, size_t len,
+			       const ucp_am_recv_param_t *param)
+{
+	struct port *p = arg;
+	struct slots_rx *slot;
+
+	(void)header;
+	/* We never send anything but eager messages without a header, nor more than there are slots. */
+	if (header_len || (param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV) || len > SLOT_BYTES || !p->free_count)
+		return UCS_OK;
+	slot = p->free[--p->free_count];
+	memcpy(slot->bytes, data, len);
+	p->arrived[p->arrived_count++] = (struct arrived){ slot, len };
+	return UCS_OK;
+}
+
+static void ucx_close(struct port *p)
+{
+	if (p->worker)
+		ucp_worker_destroy(p->worker);
+	if (p->context)
+		ucp_cleanup(p->context);
+	free(p->free);
+	free(p->arrived);
+	free(p);
+}
+
+static int context_open(struct port *p, const char *device)
+{
+	ucp_params_t params = { .field_mask = UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_MT_WORKERS_SHARED,
+				.features = UCP_FEATURE_AM | UCP_FEATURE_WAKEUP,
+				.mt_workers_shared = 1 };
+	ucp_config_t *config;
+	ucs_status_t status = ucp_config_read(NULL, NULL, &config);
+
+	if (status != UCS_OK)
+		return failed("configuration", status);
+	if (*device)
+		status = ucp_config_modify(config, "NET_DEVICES", device);
+	if (status == UCS_OK)
+		status = ucp_init(&params, config, &p->context);
+	ucp_config_release(config);
+	return status == UCS_OK ? 0 : failed(*device ? device : "context", status);
+}
+
+static int worker_open(struct port *p)
+{
+	ucp_worker_params_t params = { .field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE,
+				       .thread_mode = UCS_THREAD_MODE_MULTI };
+	ucp_am_handler_param_t handler = { .field_mask = UCP_AM_HANDLER_PARAM_FIELD_ID | UCP_AM_HANDLER_PARAM_FIELD_CB |
+							 UCP_AM_HANDLER_PARAM_FIELD_ARG,
+					   .id = AM_ID,
+					   .cb = on_message,
+					   .arg = p };
+	ucs_status_t status = ucp_worker_create(p->context, &params, &p->worker);
+
+	if (status == UCS_OK)
+		status = ucp_worker_set_am_recv_handler(p->worker, &handler);
+	if (status == UCS_OK)
+		status = ucp_worker_get_efd(p->worker, &p->fd);
+	return status == UCS_OK ? 0 : failed("worker", status);
+}
+
+static int ucx_open(const char *device, struct ic_path *slots, void *block, size_t bytes, struct port **out)
+{
+	struct port *p = calloc(1, sizeof(*p));
+	int err;
+
+	(void)block;
+	if (!p)
+		return -ENOMEM;
+	p->slots = slots;
+	p->slots_max = (unsigned)(bytes / SLOT_BYTES);
+	p->free = calloc(p->slots_max, sizeof(struct slots_rx *));
+	p->arrived = calloc(p->slots_max, sizeof(*p->arrived));
+	err = p->free && p->arrived ? context_open(p, device) : -ENOMEM;
+	if (!err)
+		err = worker_open(p);
+	if (err) {
+		ucx_close(p);
+		return err;
+	}
+	*out = p;
+	return 0;
+}
+
+/* --- links -------------------------------------------------------------------------------------------------------- */
+
+static int ucx_link_open(struct port *p, struct ic_path_link *slots, node_id peer, struct port_link **out,
+			 uint8_t *offer, uint16_t *len, uint16_t room)
+{
+	struct port_link *l;
+	ucp_address_t *address;
+	size_t bytes;
+	ucs_status_t status = ucp_worker_get_address(p->worker, &address, &bytes);
+
+	(void)peer;
+	if (status != UCS_OK)
+		return failed("own address", status);
+	if (bytes > room)
+		log_error("ucx: own address has %zu bytes; name fewer devices in the topology (fabric: device)", bytes);
+	else
+		memcpy(offer, address, bytes);
+	ucp_worker_release_address(p->worker, address);
+	if (bytes > room)
+		return -E2BIG;
+	l = calloc(1, sizeof(*l));
+	if (!l)
+		return -ENOMEM;
+	l->p = p;
+	l->slots = slots;
+	*len = (uint16_t)bytes;
+	*out = l;
+	return 0;
+}
+
+/* Inside ucp_worker_progress. */
+static void on_error(void *arg, ucp_ep_h ep, ucs_status_t status)
+{
+	struct port_link *l = arg;
+
+	(void)ep;
+	log_debug("ucx: link: %s", ucs_status_string(status));
+	if (l->broken)
+		return;
+	l->broken = true;
+	l->next_failed = l->p->failed;
+	l->p->failed = l;
+}
+
+/* The bytes come from a proven peer of this VM, but UCX trusts them: a wrong address is a connection that fails. */
+static int ucx_link_connect(struct port_link *l, const uint8_t *offer, uint16_t len)
+{
+	ucp_ep_params_t params = { .field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS |
+						 UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE |
+						 UCP_EP_PARAM_FIELD_ERR_HANDLER,
+				   .address = (const ucp_address_t *)(const void *)offer,
+				   .err_mode = UCP_ERR_HANDLING_MODE_PEER,
+				   .err_handler = { on_error, l } };
+	ucs_status_t status;
+
+	if (!len)
+		return -EPROTO;
+	status = ucp_ep_create(l->p->worker, &params, &l->ep);
+	return status == UCS_OK ? 0 : failed("endpoint", status);
+}
+
+static void ucx_link_close(struct port_link *l)
+{
+	ucp_request_param_t param = { .op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS, .flags = UCP_EP_CLOSE_FLAG_FORCE };
+	void *request = l->ep ? ucp_ep_close_nbx(l->ep, &param) : NULL;
+
+	for (struct port_link **at = &l->p->failed; *at; at = &(*at)->next_failed)
+		if (*at == l) {
+			*at = l->next_failed;
+			break;
+		}
+
+	/* Forced: ends without the other side, and with it every send that was under way. */
+	if (UCS_PTR_IS_PTR(request)) {
+		while (ucp_request_check_status(request) == UCS_INPROGRESS)
+			ucp_worker_progress(l->p->worker);
+		ucp_request_free(request);
+	}
+	free(l);
+}
+
+/* --- data --------------------------------------------------------------------------------------------------------- */
+
+static void on_sent(void *request, ucs_status_t status, void *arg)
+{
+	struct slots_tx *slot = arg;
+
+	/* That it failed, on_error tells. */
+	(void)status;
+	slots_sent(slot);
+	ucp_request_free(request);
+}
+
+static int ucx_post_send(struct port_link *l, struct slots_tx *slot, size_t len)
+{
+	ucp_request_param_t param = { .op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA |
+						      UCP_OP_ATTR_FIELD_FLAGS,
+				      .flags = UCP_AM_SEND_FLAG_EAGER,
+				      .cb.send = on_sent,
+				      .user_data = slot };
+	void *request = ucp_am_send_nbx(l->ep, AM_ID, NULL, 0, slot->bytes, len, &param);
+
+	if (UCS_PTR_IS_ERR(request))
+		return UCS_PTR_STATUS(request) == UCS_ERR_NO_RESOURCE ? -EAGAIN : -EPROTO;
+	if (!request)
+		slots_sent(slot); /* done at once */
+	return 0;
+}
+
+static int ucx_post_recv(struct port *p, struct slots_rx *slot)
+{
+	p->free[p->free_count++] = slot;
+	return 0;
+}
+
+static int ucx_poll(struct port *p, unsigned budget)
+{
+	unsigned rounds = 0, count;
+
+	while (p->arrived_count < budget && rounds++ < budget && ucp_worker_progress(p->worker))
+		;
+	count = p->arrived_count;
+	p->arrived_count = 0; /* what the answers bring in waits for the next poll */
+	for (unsigned i = 0; i < count; i++)
+		slots_received(p->slots, p->arrived[i].slot, p->arrived[i].len);
+	while (p->failed) {
+		struct port_link *l = p->failed;
+
+		p->failed = l->next_failed;
+		slots_broken(l->slots);
+	}
+	return (int)count;
+}
+
+static bool ucx_sleep(struct port *p, bool on)
+{
+	/* Busy: events that were not progressed yet. */
+	return on && ucp_worker_arm(p->worker) != UCS_OK;
+}
+
+static int ucx_fd(struct port *p)
+{
+	return p->fd;
+}
+
+static const struct port_ops ucx_ops = {
+	.lazy = true,
+	.open = ucx_open,
+	.close = ucx_close,
+	.link_open = ucx_link_open,
+	.link_connect = ucx_link_connect,
+	.link_close = ucx_link_close,
+	.post_send = ucx_post_send,
+	.post_recv = ucx_post_recv,
+	.poll = ucx_poll,
+	.sleep = ucx_sleep,
+	.fd = ucx_fd,
+};
+
+static int path_open(const char *device, const struct ic_path_host *host, unsigned nodes, struct ic_path **out)
+{
+	return slots_open(&ucx_ops, device, host, nodes, out);
+}
+
+const struct ic_path_ops ic_path_ucx = SLOTS_PATH_OPS(path_open);
