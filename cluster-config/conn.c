@@ -31,6 +31,7 @@ struct cc_conn {
 	bool paused, ssl_wants_write;
 	bool again; /* resumed: bytes may wait inside TLS, where epoll does not see them */
 	bool watched;
+	bool unheard; /* plain: the other side has closed; what it said before may still be unread */
 	bool busy, freed; /* inside on_event; cc_conn_free was called meanwhile */
 	uint8_t *in, *out;
 	size_t in_len, in_room, out_at, out_len, out_room;
@@ -120,8 +121,13 @@ static ssize_t bytes_read(struct cc_conn *c, uint8_t *p, size_t len)
 static ssize_t bytes_write(struct cc_conn *c, const uint8_t *p, size_t len)
 {
 	errno = 0;
-	if (!c->ssl)
-		return raw_result(c, send(c->watch.fd, p, len, MSG_DONTWAIT | MSG_NOSIGNAL));
+	if (!c->ssl) {
+		ssize_t n = send(c->watch.fd, p, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+		/* Its last words come first: reading finds the end behind them. */
+		c->unheard = n < 0 && (errno == EPIPE || errno == ECONNRESET);
+		return c->unheard ? 0 : raw_result(c, n);
+	}
 	ERR_clear_error();
 	return ssl_result(c, SSL_write(c->ssl, p, (int)(len > READ_CHUNK ? READ_CHUNK : len)));
 }
@@ -135,7 +141,7 @@ static void out_flush(struct cc_conn *c)
 			break;
 		c->out_at += (size_t)n;
 	}
-	if (c->out_at == c->out_len)
+	if (c->out_at == c->out_len || c->unheard)
 		c->out_at = c->out_len = 0;
 }
 
@@ -323,7 +329,7 @@ void cc_conn_send(struct cc_conn *c, const struct cc_msg *msg)
 	size_t len;
 	int err;
 
-	if (c->err || c->freed)
+	if (c->err || c->freed || c->unheard)
 		return;
 	err = cc_msg_encode(msg, &frame, &len);
 	if (!err && c->out_len - c->out_at + len > CC_CONN_OUT_MAX)

@@ -152,14 +152,15 @@ static int connect_encode(const struct cc_connect *c, Unum__Msg *msg, uint8_t **
 }
 
 /* Counters have the same names on both sides; the list is written once. */
-#define STATS_COUNTERS(X)                                                                   \
-	X(node)                                                                             \
-	X(vcpus)                                                                            \
-	X(memory_bytes) X(faults_read) X(faults_write) X(faults_upgrade) X(faults_local)    \
-		X(pages_sent) X(pages_received) X(invalidations_received) X(latency_p50_ns) \
-			X(latency_p99_ns) X(ipis_sent_remote) X(ipis_received_remote)       \
-				X(mmio_remote) X(exits) X(msgs_sent) X(msgs_received)       \
-					X(bytes_sent) X(bytes_received) X(refused) X(guest_ns)
+#define STATS_COUNTERS(X)                                                                       \
+	X(node)                                                                                 \
+	X(vcpus)                                                                                \
+	X(memory_bytes)                                                                         \
+	X(faults_read) X(faults_write) X(faults_upgrade) X(faults_local) X(pages_sent)          \
+		X(pages_received) X(invalidations_received) X(latency_p50_ns) X(latency_p99_ns) \
+			X(ipis_sent_remote) X(ipis_received_remote) X(mmio_remote) X(exits)     \
+				X(msgs_sent) X(msgs_received) X(bytes_sent) X(bytes_received)   \
+					X(refused) X(guest_ns)
 
 static int stats_encode(const struct cc_stats *s, Unum__Msg *msg, uint8_t **frame, size_t *len)
 {
@@ -349,8 +350,9 @@ static bool prepare_decode(const Unum__Prepare *pb, struct cc_vm_spec *s)
 {
 	if (pb->n_node_name < 1 || pb->n_node_name > NODES_MAX || pb->self >= pb->n_node_name ||
 	    pb->vm_key.len != CC_KEY_BYTES || pb->vcpu_node.len < 1 ||
-	    pb->vcpu_node.len > VCPUS_MAX || pb->numa > CC_NUMA_FLAT || pb->engine > CC_ENGINE_KVM ||
-	    pb->faults > CC_FAULTS_DISPATCH || !features_check(pb->cpu_features))
+	    pb->vcpu_node.len > VCPUS_MAX || pb->numa > CC_NUMA_FLAT ||
+	    pb->engine > CC_ENGINE_KVM || pb->faults > CC_FAULTS_DISPATCH ||
+	    !features_check(pb->cpu_features))
 		return false;
 	s->nodes = (unsigned)pb->n_node_name;
 	s->self = (node_id)pb->self;

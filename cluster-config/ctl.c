@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 #define JOIN_NS (5 * NS_PER_S)
-#define ASK_NS (40 * NS_PER_S)    /* more than CC_PROBE_NS, so that an agent says what is wrong */
+#define ASK_NS (130 * NS_PER_S)   /* more than CC_PROBE_NS, so that an agent says what is wrong */
 #define START_NS (120 * NS_PER_S) /* per phase: kernels are read and unpacked in it */
 #define STOP_NS (3 * NS_PER_S)    /* for statistics */
 #define STOP_LOSS_NS \
@@ -336,8 +336,8 @@ static void peer_gone(struct peer *p, const char *why, bool refused)
 	if (c->phase == CC_CTL_STOP) {
 		stop_check(c);
 	} else if (c->phase == CC_CTL_RUN) {
-		snprintf(text, sizeof(text), "the agent of node %s is gone: %s", cc_peer_node(p)->name,
-			 why);
+		snprintf(text, sizeof(text), "the agent of node %s is gone: %s",
+			 cc_peer_node(p)->name, why);
 		verdict_report(c, p->self,
 			       &(struct cc_ended){ CC_END_PEER_LOST, p->self, text, "" });
 	} else if (joining) {
@@ -410,13 +410,9 @@ int cc_ctl_open(struct cc_loop *loop, const struct cc_topology *t, const struct 
 
 	if (!c)
 		return -ENOMEM;
-	*c = (struct cc_ctl){ .loop = loop,
-			      .t = t,
-			      .vm = vm,
-			      .survey = survey,
-			      .tls = tls,
-			      .ops = ops,
-			      .arg = arg };
+	*c = (struct cc_ctl){
+		.loop = loop, .t = t, .vm = vm, .survey = survey, .tls = tls, .ops = ops, .arg = arg
+	};
 	if (getrandom(&c->vm_id, sizeof(c->vm_id), 0) != sizeof(c->vm_id) ||
 	    getrandom(c->vm_key, CC_KEY_BYTES, 0) != CC_KEY_BYTES ||
 	    !getcwd(c->cwd, sizeof(c->cwd))) {
@@ -526,7 +522,7 @@ void cc_ctl_console(struct cc_ctl *c, const uint8_t *data, size_t len)
 		size_t part = len > CC_CONSOLE_MAX ? CC_CONSOLE_MAX : len;
 
 		cc_peer_send(console_peer(c),
-			  &(struct cc_msg){ .type = CC_MSG_CONSOLE, .console = { data, part } });
+			     &(struct cc_msg){ .type = CC_MSG_CONSOLE, .console = { data, part } });
 		data += part;
 		len -= part;
 	}

@@ -28,7 +28,6 @@ void cc_peer_host(struct peer *p, const struct cc_host_text *text)
 	p->has_host = true;
 }
 
-
 /* Every node that is in the way says so. */
 static void refuse(struct cc_ctl *c, const struct cc_wish *wish, const struct cc_refusal *first)
 {
@@ -36,7 +35,13 @@ static void refuse(struct cc_ctl *c, const struct cc_wish *wish, const struct cc
 	struct cc_refusal no;
 
 	for (unsigned i = 0; i < c->peers; i++) {
-		if (cc_kvm_possible(wish, &c->peer[i].host.facts, &no))
+		const struct cc_facts *f = &c->peer[i].host.facts;
+
+		if (cc_kvm_possible(wish, f, &no))
+			continue;
+		/* Where kvm was not asked for, only a host without bt is in the way. */
+		if (wish->engine == CC_ENGINE_AUTO &&
+		    (*f->unknown || f->offer[wish->span].engine != CC_HOST_NONE))
 			continue;
 		snprintf(line, sizeof(line), "%s: %s%s%s",
 			 wish->engine == CC_ENGINE_KVM ? "engine kvm" : "no engine", no.why,
@@ -57,9 +62,10 @@ static void choice_tell(struct cc_ctl *c, const struct cc_wish *wish, const stru
 			 cc_fix_mends(no->fix) ? no->fix : "");
 	else
 		snprintf(line, sizeof(line), "engine kvm, %s faults",
-			 wish->faults == CC_FAULTS_INLINE	? "inline"
-			 : wish->faults == CC_FAULTS_DISPATCH ? "dispatch"
-			 : c->peer[0].host.facts.offer[wish->span].faults);
+			 wish->faults == CC_FAULTS_INLINE ? "inline"
+			 : wish->faults == CC_FAULTS_DISPATCH
+				 ? "dispatch"
+				 : c->peer[0].host.facts.offer[wish->span].faults);
 	c->ops->on_progress(c->arg, "", line);
 }
 
@@ -81,7 +87,7 @@ bool cc_ctl_choose(struct cc_ctl *c)
 	for (unsigned i = 0; i < c->peers; i++)
 		facts[i] = &c->peer[i].host.facts;
 	c->private_tables = facts[0]->private_tables;
-	wish.span = c->peers == 1	? CC_SPAN_ONE
+	wish.span = c->peers == 1       ? CC_SPAN_ONE
 		    : c->private_tables ? CC_SPAN_PRIVATE
 					: CC_SPAN_SEVERAL;
 	c->engine = cc_engine_choose(&wish, facts, c->peers, &no);

@@ -63,7 +63,8 @@ static void findings_print(const json_t *list)
 	size_t i;
 	json_t *f;
 
-	json_array_foreach(list, i, f) {
+	json_array_foreach(list, i, f)
+	{
 		printf("  %-8s %s\n", cc_json_text(f, "level"), cc_json_text(f, "text"));
 		if (*cc_json_text(f, "fix"))
 			printf("           fix: %s\n", cc_json_text(f, "fix"));
@@ -163,7 +164,8 @@ static void on_trouble(void *arg, const struct cc_node *node, const char *text)
 
 	fprintf(stderr, "%s:%u:%u: error: node '%s' (%s, port %u): %s\n", d->o->t->file,
 		node->mark.line, node->mark.col, node->name, node->address, node->port, text);
-	json_array_append_new(d->hosts, json_pack("{s:s, s:s}", "node", node->name, "unknown", text));
+	json_array_append_new(d->hosts,
+			      json_pack("{s:s, s:s}", "node", node->name, "unknown", text));
 	status_raise(d, CC_EXIT_USAGE);
 }
 
@@ -232,10 +234,12 @@ __attribute__((format(printf, 3, 4))) static void together_add(json_t *list, con
 	va_start(args, format);
 	vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
-	json_array_append_new(list, json_pack("{s:s, s:s, s:s}", "level", level, "text", text, "fix", ""));
+	json_array_append_new(
+		list, json_pack("{s:s, s:s, s:s}", "level", level, "text", text, "fix", ""));
 }
 
-static void features_compare(const struct doctor *d, json_t *list, char common[static CC_FEATURES_MAX])
+static void features_compare(const struct doctor *d, json_t *list,
+			     char common[static CC_FEATURES_MAX])
 {
 	const char *words[NODES_MAX];
 	char more[CC_FEATURES_MAX];
@@ -249,7 +253,8 @@ static void features_compare(const struct doctor *d, json_t *list, char common[s
 		if (!*more)
 			continue;
 		same = false;
-		together_add(list, "note", "CPU: %s has what not all have, so guests on kvm do not see it: %s",
+		together_add(list, "note",
+			     "CPU: %s has what not all have, so guests on kvm do not see it: %s",
 			     host_name(d, i), more);
 	}
 	if (same)
@@ -300,10 +305,10 @@ static json_t *together_make(const struct doctor *d)
 	engine = cc_engine_choose(&wish, facts, d->count, &no);
 	if (engine == CC_ENGINE_KVM)
 		no = (struct cc_refusal){ .word = "", .why = "", .fix = "" };
-	return json_pack("{s:s, s:o, s:{s:s, s:o, s:s, s:s, s:s}}", "features", common, "findings", list,
-			 "several", "engine", engines[engine], "node",
-			 *no.word ? json_string(host_name(d, no.node)) : json_null(), "refusal", no.word,
-			 "why", no.why, "fix", no.fix);
+	return json_pack("{s:s, s:o, s:{s:s, s:o, s:s, s:s, s:s}}", "features", common, "findings",
+			 list, "several", "engine", engines[engine], "node",
+			 *no.word ? json_string(host_name(d, no.node)) : json_null(), "refusal",
+			 no.word, "why", no.why, "fix", no.fix);
 }
 
 static void together_print(const json_t *together)
@@ -329,7 +334,8 @@ static void doctor_tell(struct doctor *d)
 	json_t *together = d->o->t && d->count > 1 ? together_make(d) : NULL, *all;
 
 	if (d->o->json) {
-		all = json_pack("{s:O, s:O?, s:i}", "hosts", d->hosts, "together", together, "status", d->status);
+		all = json_pack("{s:O, s:O?, s:i}", "hosts", d->hosts, "together", together,
+				"status", d->status);
 		if (!all || json_dumpf(all, stdout, JSON_INDENT(2)) || putchar('\n') == EOF)
 			status_raise(d, CC_EXIT_INTERNAL);
 		json_decref(all);

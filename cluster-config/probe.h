@@ -14,7 +14,7 @@
 #include "base/clock.h"
 #include "cluster-config/loop.h"
 
-#define CC_PROBE_NS (30 * NS_PER_S) /* an emulated host is slow */
+#define CC_PROBE_NS (120 * NS_PER_S) /* a tenth of a second on a real host; emulated ones are slow */
 #define CC_PROBE_MAX (256u << 10)
 
 struct cc_probe;

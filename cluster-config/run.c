@@ -163,10 +163,14 @@ static const struct {
 	const char *word;
 	int status;
 } refusals[] = {
-	{ "unsound", CC_EXIT_REFUSED },	   { "cpu", CC_EXIT_REFUSED },
-	{ "unknown", CC_EXIT_REFUSED },	   { "no-kvm", CC_EXIT_NO_KVM },
-	{ "no-permission", CC_EXIT_NO_PERMISSION }, { "busy", CC_EXIT_KVM_BUSY },
-	{ "too-old", CC_EXIT_KVM_TOO_OLD },  { "no-rights", CC_EXIT_NO_RIGHTS },
+	{ "unsound", CC_EXIT_REFUSED },
+	{ "cpu", CC_EXIT_REFUSED },
+	{ "unknown", CC_EXIT_REFUSED },
+	{ "no-kvm", CC_EXIT_NO_KVM },
+	{ "no-permission", CC_EXIT_NO_PERMISSION },
+	{ "busy", CC_EXIT_KVM_BUSY },
+	{ "too-old", CC_EXIT_KVM_TOO_OLD },
+	{ "no-rights", CC_EXIT_NO_RIGHTS },
 };
 
 static int refusal_status(const char *word)

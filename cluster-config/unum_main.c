@@ -19,16 +19,17 @@ struct command {
 	int (*run)(const struct command *self, int argc, char **argv); /* exit status */
 };
 
-#define EXIT_STATUSES                                                                       \
-	"Exit status:\n"                                                                    \
-	"  0    the guest switched itself off\n"                                            \
-	"  1    unum or a slice gave up\n"                                                  \
-	"  2    bad file or usage, or a node that cannot be reached; nothing was started\n" \
-	"  3    the guest crashed\n"                                                        \
-	"  4    a node was lost\n"                                                          \
-	"  5    a slice could not start\n"                                                  \
-	"  6    a host would run it wrongly, or cannot run it at all; nothing was started\n" \
-	"  7    with --engine kvm: a host has no /dev/kvm; 8 it may not be opened; 9 it is busy;\n" \
+#define EXIT_STATUSES                                                                              \
+	"Exit status:\n"                                                                           \
+	"  0    the guest switched itself off\n"                                                   \
+	"  1    unum or a slice gave up\n"                                                         \
+	"  2    bad file or usage, or a node that cannot be reached; nothing was started\n"        \
+	"  3    the guest crashed\n"                                                               \
+	"  4    a node was lost\n"                                                                 \
+	"  5    a slice could not start\n"                                                         \
+	"  6    a host would run it wrongly, or cannot run it at all; nothing was started\n"       \
+	"  7    with --engine kvm: a host has no /dev/kvm; 8 it may not be opened; 9 it is "       \
+	"busy;\n"                                                                                  \
 	"       10 it is too old; 11 a right to see page faults is missing; nothing was started\n" \
 	"  130  left with Ctrl-] or Ctrl-C\n"
 
@@ -309,7 +310,8 @@ static int run_command(const struct command *self, int argc, char **argv)
 			a.o.t->node[i].port = 0;
 	}
 	a.o.vm = vm_choose(a.o.t, a.vm);
-	status = a.o.vm && !key_choose(a.o.t, a.key, a.o.start_agents, &a.o.key) ? cc_run(&a.o) : CC_EXIT_USAGE;
+	status = a.o.vm && !key_choose(a.o.t, a.key, a.o.start_agents, &a.o.key) ? cc_run(&a.o)
+										 : CC_EXIT_USAGE;
 	cc_topology_free(a.o.t);
 	return status;
 }
@@ -364,15 +366,19 @@ static int check_command(const struct command *self, int argc, char **argv)
 static const char doctor_usage[] =
 	"usage: unum doctor [FILE] [--key FILE] [--json] [--slice PROGRAM]\n"
 	"\n"
-	"Says what this host can do for a VM: KVM and its kind, rights, memory, time, CPU, network; what is\n"
-	"in the way, with the command that mends it; and which engine a VM would get.  With a topology FILE\n"
+	"Says what this host can do for a VM: KVM and its kind, rights, memory, time, CPU, "
+	"network; what is\n"
+	"in the way, with the command that mends it; and which engine a VM would get.  With a "
+	"topology FILE\n"
 	"the agents of its nodes are asked too, and what differs between them is named.\n"
 	"\n"
 	"  --key FILE       the pool key (default: what the topology says)\n"
 	"  --json           for programs\n"
-	"  --slice PROGRAM  the slice program that looks at this host (default: unum-slice beside unum)\n"
+	"  --slice PROGRAM  the slice program that looks at this host (default: unum-slice beside "
+	"unum)\n"
 	"\n"
-	"Exit status: 0 when each of these hosts can run a VM by itself, 6 when one cannot, 2 for wrong\n"
+	"Exit status: 0 when each of these hosts can run a VM by itself, 6 when one cannot, 2 for "
+	"wrong\n"
 	"usage, a bad file, or a host that could not be asked.\n";
 
 static const struct option doctor_options[] = {

@@ -2,13 +2,14 @@
 /*
  * dsm/dispatch.c - faults of threads that the kernel has parked.
  *
- * What      One thread reads faults from the userfaultfd and asks the core for the pages, without waiting for any: many
- *           vCPUs fault at once.  Whoever then performs the grant (mostly the net thread) maps the page, and that wakes the parked
- *           thread.  A fault on a page whose right is there is mapped again and woken.
- * Owns      The reader thread; `fault[]`, one entry per page and right that is asked for; what each thread asked for lately.
+ * What      One thread reads faults from the userfaultfd and asks the core for the pages, without waiting for any:
+ *           many vCPUs fault at once.  Whoever then performs the grant (mostly the net thread) maps the page, and that
+ *           wakes the parked thread.  A fault on a page whose right is there is mapped again and woken.
+ * Owns      The reader thread; `fault[]`, one entry per page and right that is asked for; what each thread asked for
+ *           lately.
  * Threads   The reader; `finished` runs in the thread that stepped the core.  Everything shared: dsm.lock.
  * I/O       userfaultfd, an eventfd that wakes the reader.
- * Limits    FAULTS entries.  When all are taken, further faults stay in the kernel's queue.  No allocation after open.
+ * Limits    FAULTS entries; when all are taken, further faults stay in the kernel's queue.  No allocation after open.
  */
 #include "dsm/dsm_priv.h"
 
@@ -23,12 +24,14 @@
 #include <unistd.h>
 
 #define FAULTS 256u
-#define READS 16u      /* events at one time */
-#define FAULTERS 64u   /* threads whose last requests are remembered */
-#define ROOM_MS 1      /* how long to wait for room before asking again */
+#define READS 16u    /* events at one time */
+#define FAULTERS 64u /* threads whose last requests are remembered */
+#define ROOM_MS 1    /* how long to wait for room before asking again */
 #define ROOM_NS (ROOM_MS * NS_PER_MS)
 #define IDLE_MS 1000
-#define POLL_NS (120 * NS_PER_US) /* as a waiter of fault.c: longer than a peer that is awake takes to answer */
+#define POLL_NS \
+	(120 *  \
+	 NS_PER_US) /* as a waiter of fault.c: longer than a peer that is awake takes to answer */
 #define SLICE_NS (100 * NS_PER_US)
 #define SKIP_MAX 64u
 /* From a grant until the woken thread has used the page and faults on its next one: it has to be scheduled. */
@@ -47,7 +50,7 @@ struct fault {
 	bool roomless; /* waits for room, with or without being linked */
 	gfn_t gfn;
 	enum dsm_right had;
-	struct faulter *who;   /* both may have been reused for others meanwhile: they are advice */
+	struct faulter *who; /* both may have been reused for others meanwhile: they are advice */
 	struct recent *recent;
 	uint64_t start_ns;
 };
@@ -275,7 +278,8 @@ static void spin(struct dispatch *p)
 
 static void reader_sleep(struct dispatch *p)
 {
-	struct pollfd fds[2] = { { .fd = p->wake, .events = POLLIN }, { .fd = p->u->fd, .events = POLLIN } };
+	struct pollfd fds[2] = { { .fd = p->wake, .events = POLLIN },
+				 { .fd = p->u->fd, .events = POLLIN } };
 	bool full = atomic_load(&p->taken) == FAULTS;
 	uint64_t n;
 

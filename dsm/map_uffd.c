@@ -2,15 +2,16 @@
 /*
  * dsm/map_uffd.c - rights enforced by the MMU: a second mapping of the memfd under userfaultfd.
  *
- * What      The guest view.  A page without a right is not in its page table, one that is only readable is write-protected.
- *           A touch beyond the right is resolved by the thread itself (inline: SIGBUS, or EFAULT of KVM_RUN, then
+ * What      The guest view.  A page without a right is not in its page table, one that is only readable is
+ *           write-protected.  A touch beyond the right is resolved by the thread itself (inline: SIGBUS, or EFAULT of KVM_RUN, then
  *           dsm_view_fault) or parked for dispatch.c.  Revoke: zap or write-protect; both are complete, on every CPU
  *           and in KVM's tables, when the call returns (mm/memory.c and the MMU notifiers flush before it does).
  *           The kernel may drop a mapping by itself (reclaim, migration); the next touch is then a fault on a page
  *           whose right is held, and the page is mapped again.
+ *           A one-node VM takes none of this: its view is an ordinary mapping, all rights are its own from the start.
  * Owns      The view, and the dispatcher when there is one.
  * Threads   grant, revoke, stop: under dsm.lock.
- * Limits    See dsm/uffd.h.  A one-node VM needs no rights, only frames, and yet goes the same way.
+ * Limits    See dsm/uffd.h.
  */
 #include "dsm/dsm_priv.h"
 
@@ -21,8 +22,9 @@
 #include <sys/mman.h>
 
 struct uffd_map {
-	struct dsm_uffd u;
+	struct dsm_uffd u; /* plain: only its view and size */
 	struct dispatch *dispatch;
+	bool plain;
 	bool shut; /* dsm.lock */
 };
 
@@ -52,6 +54,32 @@ static int holes_close(struct dsm *d, struct uffd_map *m)
 	return 0;
 }
 
+/* One node: it has every right from the start, and nobody to lose one to. */
+static int plain_open(struct dsm *d, struct uffd_map *m, const struct dsm_uffd_config *uc)
+{
+	void *p = mmap(NULL, uc->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
+		       uc->memfd, 0);
+
+	if (p == MAP_FAILED)
+		return -errno;
+	m->plain = true;
+	m->u = (struct dsm_uffd){ .cfg = *uc, .fd = -1, .view = p };
+	for (unsigned i = 0; i < d->dir.spans_count; i++)
+		for (uint32_t k = 0; k < d->dir.span[i].count; k++)
+			state_set(d, d->dir.span[i].first + k, DSM_WRITE);
+	return 0;
+}
+
+static int watched_open(struct uffd_map *m, const struct dsm_uffd_config *uc)
+{
+	struct dsm_uffd_why why;
+	int err = dsm_uffd_open(&m->u, uc, &why);
+
+	if (err)
+		log_error("dsm: %s%s%s", why.why, why.fix[0] ? "; mends it: " : "", why.fix);
+	return err;
+}
+
 static int uffd_open(struct dsm *d, const struct dsm_config *cfg, void **out)
 {
 	struct dsm_uffd_config uc = { .memfd = d->memfd,
@@ -60,20 +88,18 @@ static int uffd_open(struct dsm *d, const struct dsm_config *cfg, void **out)
 				      .faults = cfg->faults,
 				      .copy = cfg->uffd_copy };
 	struct uffd_map *m = calloc(1, sizeof(*m));
-	struct dsm_uffd_why why;
 	int err;
 
 	if (!m)
 		return -ENOMEM;
-	err = dsm_uffd_open(&m->u, &uc, &why);
+	err = d->nodes == 1 ? plain_open(d, m, &uc) : watched_open(m, &uc);
 	if (err) {
-		log_error("dsm: %s%s%s", why.why, why.fix[0] ? "; mends it: " : "", why.fix);
 		free(m);
 		return err;
 	}
 	*out = m; /* from here uffd_close undoes it */
 	err = holes_close(d, m);
-	if (!err && cfg->faults == DSM_FAULTS_DISPATCH)
+	if (!err && !m->plain && cfg->faults == DSM_FAULTS_DISPATCH)
 		err = dispatch_open(d, &m->u, &m->dispatch);
 	return err;
 }
@@ -124,8 +150,10 @@ static void uffd_stop(struct dsm *d)
 {
 	struct uffd_map *m = d->map_data;
 
-	if (!m->shut)
+	if (!m->shut && !m->plain)
 		dsm_uffd_shut(&m->u);
+	else if (!m->shut && mprotect(m->u.view, m->u.cfg.bytes, PROT_NONE))
+		ASSERT(!"the view can be closed");
 	m->shut = true;
 }
 
@@ -154,6 +182,8 @@ int dsm_view_fault(struct dsm *d, const void *addr, bool write, uint64_t deadlin
 		return -EFAULT;
 	if (atomic_load(&d->stopping))
 		return -EPIPE;
+	if (((struct uffd_map *)d->map_data)->plain)
+		return -EFAULT; /* no page is ever missing */
 	if (dsm_right(d, gfn) < want)
 		return dsm_acquire(d, gfn, want, deadline_ns);
 	/* Granted since the touch, or the mapping was lost. */

@@ -2,9 +2,9 @@
 /*
  * dsm/uffd.c - a guest view: a mapping of a memory file under userfaultfd.
  *
- * What      A page becomes writable by UFFDIO_CONTINUE, which maps the frame that the alias filled.  It becomes readable by
- *           the same with MODE_WP; where the kernel has no such thing (before 6.4), by taking the bytes out, punching the frame
- *           and putting them back with UFFDIO_COPY and MODE_WP, which makes frame and protected mapping at once.
+ * What      A page becomes writable by UFFDIO_CONTINUE, which maps the frame that the alias filled.  It becomes readable
+ *           by the same with MODE_WP; where the kernel has no such thing (before 6.4), by taking the bytes out, punching
+ *           the frame and putting them back with UFFDIO_COPY and MODE_WP, which makes frame and protected mapping at once.
  *           CONTINUE and then protect would leave the page writable for a moment.
  * Owns      The view and the userfaultfd.
  * Threads   See the header; nothing here is written after open.
@@ -29,7 +29,7 @@
 #endif
 
 /* Shared memory needs: missing 4.11, minor 5.14, write-protection 5.19. */
-#define FEATURES                                                                           \
+#define FEATURES                                                                                  \
 	(UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_PAGEFAULT_FLAG_WP | \
 	 UFFD_FEATURE_WP_HUGETLBFS_SHMEM)
 #define COPY_TRIES 64u
@@ -62,32 +62,38 @@ static int descriptor_open(struct dsm_uffd *u, struct dsm_uffd_why *why)
 	u->fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
 	if (u->fd >= 0) {
 		explain(why, "no right to a userfaultfd for faults of the kernel", 0,
-			"sysctl vm.unprivileged_userfaultfd=1, or setfacl -m g:kvm:rw /dev/userfaultfd, or CAP_SYS_PTRACE");
+			"sysctl vm.unprivileged_userfaultfd=1, or setfacl -m g:kvm:rw "
+			"/dev/userfaultfd, or CAP_SYS_PTRACE");
 		return 0;
 	}
 	dev = errno;
 	explain(why, "userfaultfd", dev,
-		dev == ENOSYS ? "a kernel with CONFIG_USERFAULTFD" : "a process that may call userfaultfd(2): see its seccomp filter");
+		dev == ENOSYS ? "a kernel with CONFIG_USERFAULTFD"
+			      : "a process that may call userfaultfd(2): see its seccomp filter");
 	return -dev;
 }
 
 static int features_take(struct dsm_uffd *u, struct dsm_uffd_why *why)
 {
-	__u64 mode = u->cfg.faults == DSM_FAULTS_INLINE ? UFFD_FEATURE_SIGBUS : UFFD_FEATURE_THREAD_ID;
+	__u64 mode =
+		u->cfg.faults == DSM_FAULTS_INLINE ? UFFD_FEATURE_SIGBUS : UFFD_FEATURE_THREAD_ID;
 	struct uffdio_api api = { .api = UFFD_API, .features = FEATURES | mode };
 
 	if (!ioctl(u->fd, UFFDIO_API, &api))
 		return 0;
-	explain(why, "userfaultfd here cannot write-protect shared memory", errno, "Linux 5.19 or newer");
+	explain(why, "userfaultfd here cannot write-protect shared memory", errno,
+		"Linux 5.19 or newer");
 	return -EOPNOTSUPP;
 }
 
 static int view_open(struct dsm_uffd *u, struct dsm_uffd_why *why)
 {
 	struct uffdio_register reg = {
-		.mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR | UFFDIO_REGISTER_MODE_WP,
+		.mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR |
+			UFFDIO_REGISTER_MODE_WP,
 	};
-	void *p = mmap(NULL, u->cfg.bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, u->cfg.memfd, 0);
+	void *p = mmap(NULL, u->cfg.bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
+		       u->cfg.memfd, 0);
 	int err;
 
 	if (p == MAP_FAILED) {
@@ -125,8 +131,8 @@ static int continue_frame(struct dsm_uffd *u, uint64_t offset, __u64 mode)
 	}
 }
 
-/* Tried on the first page, which nobody uses yet: a kernel that does not know MODE_WP says EINVAL, one that does maps the
- * frame, or says EFAULT when there is none. */
+/* Tried on the first page, which nobody uses yet: a kernel that does not know MODE_WP says EINVAL, one that does maps
+ * the frame, or says EFAULT when there is none. */
 static void way_choose(struct dsm_uffd *u)
 {
 	u->copy = u->cfg.copy || continue_frame(u, 0, UFFDIO_CONTINUE_MODE_WP) == -EINVAL;
@@ -188,7 +194,8 @@ static void copy_frame(struct dsm_uffd *u, uint64_t offset)
 
 	memcpy(bytes, u->cfg.alias + offset, PAGE_SIZE);
 	for (unsigned i = 0; i < COPY_TRIES; i++) {
-		if (fallocate(u->cfg.memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, PAGE_SIZE))
+		if (fallocate(u->cfg.memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			      (off_t)offset, PAGE_SIZE))
 			ASSERT(!"a frame can be punched");
 		do
 			err = ioctl(u->fd, UFFDIO_COPY, &c) ? errno : 0;
@@ -244,7 +251,8 @@ unsigned dsm_uffd_events(struct dsm_uffd *u, struct dsm_uffd_event *out, unsigne
 {
 	struct uffd_msg msg[16];
 	unsigned n = 0;
-	ssize_t got = read(u->fd, msg, sizeof(msg[0]) * (max < ARRAY_LEN(msg) ? max : ARRAY_LEN(msg)));
+	ssize_t got =
+		read(u->fd, msg, sizeof(msg[0]) * (max < ARRAY_LEN(msg) ? max : ARRAY_LEN(msg)));
 
 	for (ssize_t i = 0; i < got / (ssize_t)sizeof(msg[0]); i++) {
 		if (msg[i].event != UFFD_EVENT_PAGEFAULT)

@@ -7,7 +7,8 @@
 bool cc_kvm_possible(const struct cc_wish *wish, const struct cc_facts *f, struct cc_refusal *no)
 {
 	const struct cc_offer *offer = &f->offer[wish->span];
-	bool offered = offer->engine == CC_HOST_KVM || (offer->kvm && wish->engine == CC_ENGINE_KVM);
+	bool offered =
+		offer->engine == CC_HOST_KVM || (offer->kvm && wish->engine == CC_ENGINE_KVM);
 
 	if (*f->unknown)
 		*no = (struct cc_refusal){ .word = "unknown", .why = f->unknown, .fix = "" };

@@ -26,8 +26,9 @@ struct cc_offer {
 	enum cc_host_engine engine; /* when the VM does not say */
 	bool kvm;                   /* it may have kvm when it says so */
 	const char *faults;         /* if kvm: "inline", "dispatch" */
-	const char *refusal;        /* why `engine` is not kvm, as a word (run.c has their exit statuses) */
-	const char *why, *fix;      /* the same for people, and a command that mends it, or "" */
+	const char
+		*refusal; /* why `engine` is not kvm, as a word (run.c has their exit statuses) */
+	const char *why, *fix; /* the same for people, and a command that mends it, or "" */
 };
 
 /* One host, as it told us. */

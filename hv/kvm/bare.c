@@ -29,7 +29,8 @@ static int vm_make(const struct kvm_bare_config *cfg, struct kvm_bare *b, const 
 	if (b->vm < 0)
 		return -errno;
 	*what = "KVM_SET_TSS_ADDR";
-	if (ioctl(b->vm, KVM_SET_IDENTITY_MAP_ADDR, &identity) || ioctl(b->vm, KVM_SET_TSS_ADDR, TSS_ADDRESS))
+	if (ioctl(b->vm, KVM_SET_IDENTITY_MAP_ADDR, &identity) ||
+	    ioctl(b->vm, KVM_SET_TSS_ADDR, TSS_ADDRESS))
 		return -errno;
 	*what = "KVM_SET_USER_MEMORY_REGION";
 	return ioctl(b->vm, KVM_SET_USER_MEMORY_REGION, &slot) ? -errno : 0;
@@ -64,7 +65,9 @@ static int cpuid_set(const struct kvm_bare_config *cfg, struct kvm_bare *b, cons
 	if (!c)
 		return -ENOMEM;
 	c->nent = CPUID_ROOM;
-	err = ioctl(cfg->kvm, KVM_GET_SUPPORTED_CPUID, c) || ioctl(b->vcpu, KVM_SET_CPUID2, c) ? -errno : 0;
+	err = ioctl(cfg->kvm, KVM_GET_SUPPORTED_CPUID, c) || ioctl(b->vcpu, KVM_SET_CPUID2, c)
+		      ? -errno
+		      : 0;
 	free(c);
 	return err;
 }
@@ -92,7 +95,8 @@ static int registers_set(const struct kvm_bare_config *cfg, struct kvm_bare *b, 
 	sregs.efer = 0x500; /* LME LMA */
 	sregs.idt.limit = 0;
 	sregs.tr = (struct kvm_segment){ .limit = 0x67, .type = 11, .present = 1 };
-	return ioctl(b->vcpu, KVM_SET_SREGS, &sregs) || ioctl(b->vcpu, KVM_SET_REGS, &regs) ? -errno : 0;
+	return ioctl(b->vcpu, KVM_SET_SREGS, &sregs) || ioctl(b->vcpu, KVM_SET_REGS, &regs) ? -errno
+											    : 0;
 }
 
 int kvm_bare_open(const struct kvm_bare_config *cfg, struct kvm_bare *out, const char **what)

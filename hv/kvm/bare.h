@@ -28,7 +28,8 @@ struct kvm_bare {
 #define KVM_BARE_NONE ((struct kvm_bare){ .vm = -1, .vcpu = -1 })
 
 /* There is no IDT: any exception is a triple fault.  *what: the call that failed. */
-MUST_CHECK int kvm_bare_open(const struct kvm_bare_config *cfg, struct kvm_bare *out, const char **what);
+MUST_CHECK int kvm_bare_open(const struct kvm_bare_config *cfg, struct kvm_bare *out,
+			     const char **what);
 void kvm_bare_close(struct kvm_bare *b);
 
 #endif

@@ -97,6 +97,10 @@ static int agree_faults(const struct hv_engine_need *need, const struct kvm_host
 	const struct kvm_verdict *v = &h->dispatch_faults;
 
 	t->faults = need->faults;
+	if (need->choose_faults && !need->several) { /* the memory of one node has no faults: dsm/map_uffd.c */
+		t->faults = DSM_FAULTS_DISPATCH;
+		return 0;
+	}
 	if (need->choose_faults)
 		t->faults = h->inline_faults.ok ? DSM_FAULTS_INLINE : DSM_FAULTS_DISPATCH;
 	if (t->faults == DSM_FAULTS_INLINE)

@@ -5,8 +5,8 @@
  * What      KVM_ADDRESS_EXIT: KVM_RUN fails with EFAULT and leaves KVM_EXIT_MEMORY_FAULT in kvm_run.  It says nothing
  *           about the direction: a page that is missing again in the very next run was wanted for writing.
  *           KVM_ADDRESS_PERF: every page fault of a guest that KVM handles passes the tracepoint kvm:kvm_page_fault.
- *           One to three records come with one EFAULT, of which the last names the page.  The ring is written backward and
- *           overwrites itself, so the newest record is always at its head, however many came before; the thread that
+ *           One to three records come with one EFAULT, of which the last names the page.  The ring is written backward
+ *           and overwrites itself, so the newest record is always at its head, however many came before; the thread that
  *           reads is the one in whose KVM_RUN they were written.
  * Owns      The perf event of this thread and its ring.
  * Threads   The vCPU's own.
@@ -36,7 +36,8 @@ struct memory_fault { /* kvm_run.memory_fault */
 };
 
 #define RING_BYTES PAGE_SIZE
-#define ERROR_WRITE 2u /* page fault error code, SDM vol 3, 4.7; KVM makes EPT violations and NPF look the same */
+#define ERROR_WRITE \
+	2u /* page fault error code, SDM vol 3, 4.7; KVM makes EPT violations and NPF look the same */
 
 struct field {
 	unsigned offset, size;
@@ -87,7 +88,8 @@ static bool field_parse(const char *format, const char *name, struct field *out)
 
 	snprintf(want, sizeof(want), " %s;", name);
 	at = strstr(format, want);
-	return at && sscanf(at + strlen(want), " offset:%u; size:%u;", &out->offset, &out->size) == 2 &&
+	return at &&
+	       sscanf(at + strlen(want), " offset:%u; size:%u;", &out->offset, &out->size) == 2 &&
 	       (out->size == 4 || out->size == 8) && out->offset < 256;
 }
 
@@ -102,7 +104,8 @@ static int tracepoint_find(struct kvm_faults *f, uint64_t *id)
 	err = event_file("format", buf, sizeof(buf));
 	if (err)
 		return err;
-	if (!field_parse(buf, "fault_address", &f->address) || !field_parse(buf, "error_code", &f->error))
+	if (!field_parse(buf, "fault_address", &f->address) ||
+	    !field_parse(buf, "error_code", &f->error))
 		return -EPROTO;
 	return 0;
 }
@@ -143,9 +146,10 @@ void kvm_faults_explain(int err, const char **why, const char **fix)
 		{ -ENOENT, "tracefs or its event kvm:kvm_page_fault is not there",
 		  "mount -t tracefs tracefs /sys/kernel/tracing" },
 		{ -EACCES, "tracefs may not be read",
-		  "mount -o remount,gid=$(getent group kvm | cut -d: -f3),mode=750 /sys/kernel/tracing" },
+		  "mount -o remount,gid=$(getent group kvm | cut -d: -f3),mode=750 "
+		  "/sys/kernel/tracing" },
 		{ -EPERM, "perf_event_open is not allowed",
-		  "CAP_PERFMON, or sysctl kernel.perf_event_paranoid=-1" },
+		  "CAP_PERFMON and sysctl -w kernel.perf_event_paranoid=2 (Debian's 3 keeps it to root)" },
 		{ -ENOBUFS, "no locked memory for the ring of a perf event",
 		  "ulimit -l unlimited, or a higher sysctl kernel.perf_event_mlock_kb" },
 		{ -EPROTO, "event kvm:kvm_page_fault lacks fault_address or error_code", "" },
@@ -225,7 +229,8 @@ static uint64_t field_read(const struct kvm_faults *f, uint64_t raw, struct fiel
 {
 	uint64_t value = 0;
 
-	ring_read(f, raw + field.offset, &value, field.size); /* little endian, like all hosts of this engine */
+	ring_read(f, raw + field.offset, &value,
+		  field.size); /* little endian, like all hosts of this engine */
 	return value;
 }
 
@@ -238,7 +243,8 @@ static int perf_take(struct kvm_faults *f, gpa_t *gpa, bool *write)
 		uint32_t raw_bytes;
 	} __attribute__((packed)) record;
 
-	for (uint64_t at = head; at != f->head && at - head < RING_BYTES; at += record.header.size) {
+	for (uint64_t at = head; at != f->head && at - head < RING_BYTES;
+	     at += record.header.size) {
 		ring_read(f, at, &record, sizeof(record));
 		if (record.header.size < sizeof(record))
 			break;
@@ -262,7 +268,8 @@ static int exit_take(struct kvm_faults *f, gpa_t *gpa, bool *write)
 
 	if (f->run->exit_reason != KVM_EXIT_MEMORY_FAULT)
 		return -ENODATA;
-	memcpy(&fault, f->run->padding, sizeof(fault)); /* the union of exits, whatever its headers know */
+	memcpy(&fault, f->run->padding,
+	       sizeof(fault)); /* the union of exits, whatever its headers know */
 	*gpa = fault.gpa & PAGE_MASK;
 	*write = *gpa == f->last && f->runs == 1;
 	f->last = *gpa;

@@ -18,7 +18,8 @@
 struct kvm_faults;
 
 /* Does not log: on failure kvm_faults_explain has static texts of what is missing and what mends it. */
-MUST_CHECK int kvm_faults_open(enum kvm_address from, const struct kvm_run *run, struct kvm_faults **out);
+MUST_CHECK int kvm_faults_open(enum kvm_address from, const struct kvm_run *run,
+			       struct kvm_faults **out);
 void kvm_faults_explain(int err, const char **why, const char **fix);
 void kvm_faults_close(struct kvm_faults *f);
 /* Before KVM_RUN: what older entries left behind is forgotten. */

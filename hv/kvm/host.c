@@ -2,8 +2,8 @@
 /*
  * hv/kvm/host.c - what /dev/kvm of this host can do.
  *
- * What      Device, rights and capabilities first, each failure with its own words; then what the module says of itself; then
- *           the tiny guest, once per fault path, since versions and parameters do not tell what works.
+ * What      Device, rights and capabilities first, each failure with its own words; then what the module says of itself;
+ *           then the tiny guest, once per fault path, since versions and parameters do not tell what works.
  * Owns      Nothing that outlives a call.
  * Threads   Any one.
  * I/O       /dev/kvm, /sys/module, /proc/cpuinfo, a VM.
@@ -35,7 +35,6 @@ static const struct capability {
 	{ KVM_CAP_VCPU_EVENTS, "KVM_CAP_VCPU_EVENTS" },
 	{ KVM_CAP_DEBUGREGS, "KVM_CAP_DEBUGREGS" },
 	{ KVM_CAP_XSAVE, "KVM_CAP_XSAVE" },
-	{ KVM_CAP_XCRS, "KVM_CAP_XCRS" },
 	{ KVM_CAP_GET_TSC_KHZ, "KVM_CAP_GET_TSC_KHZ" },
 	{ KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT" },
 	{ KVM_CAP_X86_USER_SPACE_MSR, "KVM_CAP_X86_USER_SPACE_MSR" },
@@ -121,11 +120,14 @@ static void explain_missing(const struct kvm_host_paths *paths, struct kvm_verdi
 	bool intel = cpu_says(paths, "vmx"), amd = cpu_says(paths, "svm");
 
 	if (intel || amd)
-		refuse(v, "/dev/kvm is not there: the module is not loaded, or virtualization is off in the firmware",
+		refuse(v,
+		       "/dev/kvm is not there: the module is not loaded, or virtualization is off "
+		       "in the firmware",
 		       intel ? "modprobe kvm_intel" : "modprobe kvm_amd");
 	else
 		refuse(v, "/dev/kvm is not there, and the CPU shows neither vmx nor svm",
-		       "turn virtualization on in the firmware (in a virtual host: nested virtualization)");
+		       "turn virtualization on in the firmware (in a virtual host: nested "
+		       "virtualization)");
 }
 
 static int device_open(const struct kvm_host_paths *paths, struct kvm_host *h)
@@ -145,7 +147,8 @@ static int device_open(const struct kvm_host_paths *paths, struct kvm_host *h)
 	case EACCES:
 	case EPERM:
 		h->err = -EACCES;
-		refuse(&h->usable, "/dev/kvm: no permission for this user", "usermod -aG kvm USER, then log in again");
+		refuse(&h->usable, "/dev/kvm: no permission for this user",
+		       "usermod -aG kvm USER, then log in again");
 		break;
 	case EBUSY:
 		h->err = -EBUSY;
@@ -172,7 +175,8 @@ static bool version_check(int fd, struct kvm_host *h)
 	}
 	h->err = -ENOTSUP;
 	if (version != API_VERSION) {
-		snprintf(text, sizeof(text), "/dev/kvm speaks API version %d, not %d", version, API_VERSION);
+		snprintf(text, sizeof(text), "/dev/kvm speaks API version %d, not %d", version,
+			 API_VERSION);
 		refuse(&h->usable, text, "");
 		return false;
 	}
@@ -183,7 +187,8 @@ static bool version_check(int fd, struct kvm_host *h)
 			continue;
 		h->err = -ENOTSUP;
 		if (at < sizeof(text))
-			at += (size_t)snprintf(text + at, sizeof(text) - at, " %s", capabilities[i].name);
+			at += (size_t)snprintf(text + at, sizeof(text) - at, " %s",
+					       capabilities[i].name);
 	}
 	if (h->err)
 		refuse(&h->usable, text, "Linux 6.1 or newer");
@@ -225,7 +230,8 @@ static void paths_try(int fd, struct kvm_host *h)
 	kvm_tiny_run(fd, DSM_FAULTS_DISPATCH, &tiny);
 	h->dispatch_faults = tiny.verdict;
 	h->walks_write |= tiny.verdict.ok && tiny.walks_write;
-	if (!h->inline_faults.ok && !h->two_dimensional && !h->inline_faults.fix[0] && h->dispatch_faults.ok)
+	if (!h->inline_faults.ok && !h->two_dimensional && !h->inline_faults.fix[0] &&
+	    h->dispatch_faults.ok)
 		snprintf(h->inline_faults.fix, sizeof(h->inline_faults.fix), "--faults dispatch");
 }
 
@@ -235,20 +241,29 @@ static void shared_judge(struct kvm_host *h)
 
 	if (!h->two_dimensional)
 		refuse(v,
-		       h->kind == KVM_KIND_SOFTWARE ?
-			       "this KVM works in software with shadow page tables, which miss what another node writes to a page table" :
-			       "shadow page tables (ept or npt is off) miss what another node writes to a page table",
-		       h->kind == KVM_KIND_VMX ?
-			       "echo \"options kvm_intel ept=1 eptad=0\" > /etc/modprobe.d/unum.conf; modprobe -r kvm_intel; modprobe kvm_intel" :
-			       "--engine bt");
+		       h->kind == KVM_KIND_SOFTWARE
+			       ? "this KVM works in software with shadow page tables, which miss "
+				 "what another node writes to a page table"
+			       : "shadow page tables (ept or npt is off) miss what another node "
+				 "writes to a page table",
+		       h->kind == KVM_KIND_VMX ? "echo \"options kvm_intel ept=1 eptad=0\" > "
+						 "/etc/modprobe.d/unum.conf; modprobe -r "
+						 "kvm_intel; modprobe kvm_intel"
+					       : "--engine bt");
 	else if (h->kind == KVM_KIND_SVM)
-		refuse(v, "on AMD every walk of a guest's page tables counts as a write, so nodes would only take turns",
+		refuse(v,
+		       "on AMD every walk of a guest's page tables counts as a write, so nodes "
+		       "would only take turns",
 		       "--engine bt");
 	else if (h->eptad)
-		refuse(v, "EPT accessed/dirty bits are on: every walk of a guest's page tables counts as a write",
-		       "echo \"options kvm_intel eptad=0\" > /etc/modprobe.d/unum.conf; modprobe -r kvm_intel; modprobe kvm_intel");
+		refuse(v,
+		       "EPT accessed/dirty bits are on: every walk of a guest's page tables counts "
+		       "as a write",
+		       "echo \"options kvm_intel eptad=0\" > /etc/modprobe.d/unum.conf; modprobe "
+		       "-r kvm_intel; modprobe kvm_intel");
 	else if (h->walks_write)
-		refuse(v, "eptad is off, and yet a walk of a guest's page tables was seen to write", "--engine bt");
+		refuse(v, "eptad is off, and yet a walk of a guest's page tables was seen to write",
+		       "--engine bt");
 	else if (!h->inline_faults.ok && !h->dispatch_faults.ok)
 		refuse(v, "neither fault path works here", "");
 	else

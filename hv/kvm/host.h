@@ -27,16 +27,17 @@ struct kvm_verdict {
 };
 
 struct kvm_host {
-	int err;		    /* of `usable`: 0, -ENOENT, -EACCES, -EBUSY, -ENOTSUP */
-	struct kvm_verdict usable;  /* device, rights, version, capabilities that the engine needs */
+	int err;                   /* of `usable`: 0, -ENOENT, -EACCES, -EBUSY, -ENOTSUP */
+	struct kvm_verdict usable; /* device, rights, version, capabilities that the engine needs */
 	struct kvm_verdict inline_faults, dispatch_faults;
-	struct kvm_verdict shared;  /* guests that share page tables between nodes: nested walks are reads */
+	struct kvm_verdict
+		shared; /* guests that share page tables between nodes: nested walks are reads */
 	enum kvm_kind kind;
-	bool two_dimensional;	    /* EPT or NPT in use */
-	int eptad;		    /* 1 on, 0 off, -1 not known or not VMX */
-	bool walks_write;	    /* seen: a walk of the tiny guest's page tables wanted to write them */
-	bool tsc_scaling;	    /* KVM_CAP_TSC_CONTROL */
-	enum kvm_address address;   /* for inline faults */
+	bool two_dimensional; /* EPT or NPT in use */
+	int eptad;            /* 1 on, 0 off, -1 not known or not VMX */
+	bool walks_write; /* seen: a walk of the tiny guest's page tables wanted to write them */
+	bool tsc_scaling; /* KVM_CAP_TSC_CONTROL */
+	enum kvm_address address; /* for inline faults */
 	unsigned vcpus_max;
 };
 

@@ -2,13 +2,13 @@
 /*
  * hv/kvm/tiny.c - runs a guest of a few instructions over pages that are missing, to see what this KVM makes of it.
  *
- * What      One vCPU in 64-bit mode.  Its page tables, its code and its data are in the memory file and none is mapped in the
- *           view: each comes by a fault.  It reads a page, writes it (an upgrade), reads it again after it was taken
- *           away and changed, writes another, and says what it read through ports.  It has no IDT: any exception, like
- *           a page fault that KVM makes up because it could not read a page table, is a triple fault.
+ * What      One vCPU in 64-bit mode.  Its page tables, its code and its data are in the memory file and none is mapped
+ *           in the view: each comes by a fault.  It reads a page, writes it (an upgrade), reads it again after it was
+ *           taken away and changed, writes another, and says what it read through ports.  It has no IDT: any exception,
+ *           like a page fault that KVM makes up because it could not read a page table, is a triple fault.
  * Owns      Everything it opens, until it returns.
- * Threads   The vCPU's thread runs the guest and resolves inline faults; the caller's resolves dispatched ones and watches the
- *           clock.  `lock` guards the pages' rights and the verdict.
+ * Threads   The vCPU's thread runs the guest and resolves inline faults; the caller's resolves dispatched ones and
+ *           watches the clock.  `lock` guards the pages' rights and the verdict.
  * I/O       KVM, userfaultfd, perf.
  */
 #include "hv/kvm/tiny.h"
@@ -41,15 +41,15 @@ enum { BYTE_FIRST = 0x41, BYTE_CHANGED = 0x61, BYTE_B = 0x20 };
 
 #define LE32(page) 0, (page) << 4, 0, 0 /* address of a page as an instruction's displacement */
 static const uint8_t code[] = {
-	0x8a, 0x04, 0x25, LE32(PAGE_A), /* mov al, [A] */
-	0xe6, PORT_FIRST,		/* out PORT_FIRST, al */
-	0xfe, 0x04, 0x25, LE32(PAGE_A), /* inc byte [A] */
-	0x8a, 0x04, 0x25, LE32(PAGE_A), /* mov al, [A] */
-	0xe6, PORT_WRITTEN,		/* out PORT_WRITTEN, al; here A is taken away and changed */
-	0x8a, 0x04, 0x25, LE32(PAGE_A), /* mov al, [A] */
-	0xe6, PORT_CHANGED,		/* out PORT_CHANGED, al */
-	0xfe, 0x04, 0x25, LE32(PAGE_B), /* inc byte [B] */
-	0xf4,				/* hlt */
+	0x8a, 0x04,         0x25, LE32(PAGE_A), /* mov al, [A] */
+	0xe6, PORT_FIRST,                       /* out PORT_FIRST, al */
+	0xfe, 0x04,         0x25, LE32(PAGE_A), /* inc byte [A] */
+	0x8a, 0x04,         0x25, LE32(PAGE_A), /* mov al, [A] */
+	0xe6, PORT_WRITTEN, /* out PORT_WRITTEN, al; here A is taken away and changed */
+	0x8a, 0x04,         0x25, LE32(PAGE_A), /* mov al, [A] */
+	0xe6, PORT_CHANGED,                     /* out PORT_CHANGED, al */
+	0xfe, 0x04,         0x25, LE32(PAGE_B), /* inc byte [B] */
+	0xf4,                                   /* hlt */
 };
 
 struct tiny {
@@ -72,7 +72,8 @@ static int refuse(struct tiny *t, const char *why, int err, const char *fix)
 
 	pthread_mutex_lock(&t->lock);
 	if (!v->why[0]) {
-		snprintf(v->why, sizeof(v->why), "%s%s%s", why, err ? ": " : "", err ? strerror(err) : "");
+		snprintf(v->why, sizeof(v->why), "%s%s%s", why, err ? ": " : "",
+			 err ? strerror(err) : "");
 		snprintf(v->fix, sizeof(v->fix), "%s", fix);
 	}
 	pthread_mutex_unlock(&t->lock);
@@ -155,7 +156,7 @@ static void take_away(struct tiny *t)
 
 /* --- the vCPU --------------------------------------------------------------------------------------- */
 
-/* The kick signal gets through while the guest runs, and only then; KVM_RUN ends with EINTR and no handler is called. */
+/* The kick signal gets through while the guest runs, and only then: KVM_RUN ends with EINTR, no handler is called. */
 static int signals_set(struct tiny *t)
 {
 	union {
@@ -168,7 +169,9 @@ static int signals_set(struct tiny *t)
 	pthread_sigmask(SIG_SETMASK, &set, NULL);
 	sigdelset(&set, KICK_SIGNAL);
 	memcpy(u.mask.sigset, &set, 8);
-	return ioctl(t->vm.vcpu, KVM_SET_SIGNAL_MASK, &u) ? refuse(t, "signals of a tiny guest", errno, "") : 0;
+	return ioctl(t->vm.vcpu, KVM_SET_SIGNAL_MASK, &u)
+		       ? refuse(t, "signals of a tiny guest", errno, "")
+		       : 0;
 }
 
 static int vm_open(struct tiny *t)
@@ -195,7 +198,8 @@ static int port_check(struct tiny *t)
 	uint8_t got = *((uint8_t *)t->vm.run + t->vm.run->io.data_offset);
 
 	if (which >= ARRAY_LEN(want) || got != want[which]) {
-		snprintf(text, sizeof(text), "the tiny guest read %#x from port %#x's page", got, t->vm.run->io.port);
+		snprintf(text, sizeof(text), "the tiny guest read %#x from port %#x's page", got,
+			 t->vm.run->io.port);
 		return refuse(t, text, 0, "");
 	}
 	if (which == PORT_WRITTEN - PORT_FIRST)
@@ -205,7 +209,8 @@ static int port_check(struct tiny *t)
 
 static int end_check(struct tiny *t)
 {
-	if (t->alias[PAGE_A * PAGE_SIZE] != BYTE_CHANGED || t->alias[PAGE_B * PAGE_SIZE] != BYTE_B + 1)
+	if (t->alias[PAGE_A * PAGE_SIZE] != BYTE_CHANGED ||
+	    t->alias[PAGE_B * PAGE_SIZE] != BYTE_B + 1)
 		return refuse(t, "what the tiny guest wrote is not in its memory", 0, "");
 	return 0;
 }
@@ -225,7 +230,8 @@ static int efault(struct tiny *t)
 		return err ? err : 1;
 	}
 	if (t->out->address != KVM_ADDRESS_EXIT)
-		return refuse(t, "neither the exit nor the tracepoint names the missing page", 0, "");
+		return refuse(t, "neither the exit nor the tracepoint names the missing page", 0,
+			      "");
 	/* The exit does not say; the tracepoint will, when this is tried again. */
 	kvm_faults_close(t->address);
 	t->address = NULL;
@@ -249,7 +255,8 @@ static int run_once(struct tiny *t)
 			return efault(t);
 		if ((errno == EINTR || errno == EAGAIN) && !atomic_load(&t->give_up))
 			return 1;
-		return refuse(t, atomic_load(&t->give_up) ? "no end within 10 seconds" : "KVM_RUN", errno, "");
+		return refuse(t, atomic_load(&t->give_up) ? "no end within 10 seconds" : "KVM_RUN",
+			      errno, "");
 	}
 	switch (t->vm.run->exit_reason) {
 	case KVM_EXIT_IO:
@@ -257,10 +264,14 @@ static int run_once(struct tiny *t)
 	case KVM_EXIT_HLT:
 		return end_check(t);
 	case KVM_EXIT_SHUTDOWN:
-		return refuse(t, "the guest saw a page fault of KVM's making: a page table was missing when KVM read it "
-				 "(shadow paging)", 0, "");
+		return refuse(t,
+			      "the guest saw a page fault of KVM's making: a page table was "
+			      "missing when KVM read it "
+			      "(shadow paging)",
+			      0, "");
 	default:
-		snprintf(text, sizeof(text), "unexpected exit %u of KVM_RUN", t->vm.run->exit_reason);
+		snprintf(text, sizeof(text), "unexpected exit %u of KVM_RUN",
+			 t->vm.run->exit_reason);
 		return refuse(t, text, 0, "");
 	}
 }
@@ -291,7 +302,8 @@ static void *vcpu_thread(void *arg)
 static void watch(struct tiny *t, pthread_t vcpu)
 {
 	uint64_t deadline = clock_now_ns() + TINY_DEADLINE_NS;
-	struct pollfd fds[2] = { { .fd = t->done, .events = POLLIN }, { .fd = t->uffd.fd, .events = POLLIN } };
+	struct pollfd fds[2] = { { .fd = t->done, .events = POLLIN },
+				 { .fd = t->uffd.fd, .events = POLLIN } };
 	unsigned n = t->faults == DSM_FAULTS_DISPATCH ? 2 : 1;
 	struct dsm_uffd_event ev;
 
@@ -325,7 +337,9 @@ static void tiny_close(struct tiny *t)
 
 void kvm_tiny_run(int kvm, enum dsm_faults faults, struct kvm_tiny *out)
 {
-	struct tiny t = { .out = out, .faults = faults, .kvm = kvm, .memfd = -1, .vm = KVM_BARE_NONE };
+	struct tiny t = {
+		.out = out, .faults = faults, .kvm = kvm, .memfd = -1, .vm = KVM_BARE_NONE
+	};
 	pthread_t vcpu;
 	int err;
 

@@ -12,9 +12,10 @@
 
 struct kvm_tiny {
 	struct kvm_verdict verdict;
-	enum kvm_address address; /* DSM_FAULTS_INLINE: where it came from; KVM_ADDRESS_NONE: from nowhere */
-	unsigned faults;	  /* resolved */
-	bool walks_write;	  /* a walk of the guest's page tables wanted to write, with nothing to write there */
+	enum kvm_address
+		address; /* DSM_FAULTS_INLINE: where it came from; KVM_ADDRESS_NONE: from nowhere */
+	unsigned faults; /* resolved */
+	bool walks_write; /* a walk of the guest's page tables wanted to write, with nothing to write there */
 };
 
 void kvm_tiny_run(int kvm, enum dsm_faults faults, struct kvm_tiny *out);

@@ -12,10 +12,10 @@
 #include "hv/kvm/kvm.h"
 
 #include "hv/core/lapic.h"
+#include "hv/kvm/bare.h"
 
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 #include <x86intrin.h>
 
 /* One slot from 0 on: code, then tables that map the first 2 MiB (SDM vol 3, 4.5). */
@@ -34,15 +34,14 @@ static const uint8_t tsc_code[] = {
 };
 
 struct trial {
-	struct hv_vm vm;
+	struct kvm_bare bare;
+	struct hv_vm vm;     /* what the engine's functions want of one */
 	struct hv_vcpu vcpu;
-	struct hv_cpuid_entry cpuid[HV_CPUID_MAX];
 	uint8_t *memory;
 };
 
 static int memory_open(struct trial *t, const uint8_t *code, size_t len)
 {
-	struct kvm_userspace_memory_region r = { .memory_size = PAGES * PAGE_SIZE };
 	const uint64_t entry[PAGES] = { [PAGE_PML4] = PAGE_PDPT * PAGE_SIZE | TABLE,
 					[PAGE_PDPT] = PAGE_PD * PAGE_SIZE | TABLE,
 					[PAGE_PD] = LARGE };
@@ -54,75 +53,29 @@ static int memory_open(struct trial *t, const uint8_t *code, size_t len)
 	for (unsigned k = PAGE_PML4; k < PAGES; k++)
 		memcpy(t->memory + k * PAGE_SIZE, &entry[k], sizeof(entry[k]));
 	memcpy(t->memory, code, len);
-	r.userspace_addr = (uintptr_t)p;
-	return kvm_call(t->vm.fd, KVM_SET_USER_MEMORY_REGION, &r);
-}
-
-/* 64-bit mode at address 0 (SDM vol 3, 9.8.5); no descriptor table is ever looked at. */
-static int vcpu_start(struct trial *t)
-{
-	struct kvm_segment code = { .limit = ~0u, .selector = 8, .type = 11, .present = 1, .s = 1, .l = 1, .g = 1 };
-	struct kvm_segment data = { .limit = ~0u, .selector = 16, .type = 3, .present = 1, .s = 1, .db = 1, .g = 1 };
-	struct kvm_regs regs = { .rflags = 2 };
-	struct kvm_sregs s;
-	int err = kvm_call(t->vcpu.fd, KVM_GET_SREGS, &s);
-
-	s.cs = code;
-	s.ds = s.es = s.fs = s.gs = s.ss = data;
-	s.cr0 = 0x80000031; /* PG, NE, ET, PE */
-	s.cr3 = PAGE_PML4 * PAGE_SIZE;
-	s.cr4 = 0x20;	/* PAE */
-	s.efer = 0x500; /* LME, LMA */
-	if (!err)
-		err = kvm_call(t->vcpu.fd, KVM_SET_SREGS, &s);
-	return err ? err : kvm_call(t->vcpu.fd, KVM_SET_REGS, &regs);
-}
-
-static int vcpu_open(struct trial *t)
-{
-	struct hv_cpuid_config model = { .vcpus = 1 };
-	void *run;
-	int err;
-
-	t->vm.cpuid = t->cpuid;
-	t->vm.cpuid_count = hv_cpuid_build(&model, t->cpuid);
-	t->vcpu.vm = &t->vm;
-	t->vcpu.fd = kvm_call(t->vm.fd, KVM_CREATE_VCPU, NULL);
-	if (t->vcpu.fd < 0)
-		return t->vcpu.fd;
-	run = mmap(NULL, t->vm.run_len, PROT_READ | PROT_WRITE, MAP_SHARED, t->vcpu.fd, 0);
-	if (run == MAP_FAILED)
-		return -errno;
-	t->vcpu.run = run;
-	err = kvm_cpuid_set(&t->vcpu); /* no 64-bit mode without */
-	return err ? err : vcpu_start(t);
+	return 0;
 }
 
 static int trial_open(struct trial *t, int kvm, const uint8_t *code, size_t len)
 {
-	int r = kvm_call(kvm, KVM_GET_VCPU_MMAP_SIZE, NULL);
+	struct kvm_bare_config cfg = { .kvm = kvm, .bytes = PAGES * PAGE_SIZE, .cr3 = PAGE_PML4 * PAGE_SIZE };
+	const char *what;
+	int err;
 
-	*t = (struct trial){ .vm = { .kvm = kvm, .fd = -1 }, .vcpu = { .fd = -1 } };
-	if (r < 0)
-		return r;
-	t->vm.run_len = (size_t)r;
-	t->vm.fd = kvm_call(kvm, KVM_CREATE_VM, NULL);
-	if (t->vm.fd < 0)
-		return t->vm.fd;
-	r = kvm_msr_open(&t->vm);
-	if (!r)
-		r = memory_open(t, code, len);
-	return r ? r : vcpu_open(t);
+	*t = (struct trial){ .bare = KVM_BARE_NONE };
+	err = memory_open(t, code, len);
+	if (err)
+		return err;
+	cfg.memory = t->memory;
+	err = kvm_bare_open(&cfg, &t->bare, &what);
+	t->vm.fd = t->bare.vm;
+	t->vcpu.fd = t->bare.vcpu;
+	return err ? err : kvm_msr_open(&t->vm);
 }
 
 static void trial_close(struct trial *t)
 {
-	if (t->vcpu.run)
-		munmap(t->vcpu.run, t->vm.run_len);
-	if (t->vcpu.fd >= 0)
-		close(t->vcpu.fd);
-	if (t->vm.fd >= 0)
-		close(t->vm.fd);
+	kvm_bare_close(&t->bare);
 	if (t->memory)
 		munmap(t->memory, PAGES * PAGE_SIZE);
 }
@@ -131,8 +84,8 @@ bool kvm_trial_deadline(int kvm)
 {
 	struct trial t;
 	bool out = !trial_open(&t, kvm, deadline_code, sizeof(deadline_code)) &&
-		   !kvm_call(t.vcpu.fd, KVM_RUN, NULL) && t.vcpu.run->exit_reason == KVM_EXIT_X86_WRMSR &&
-		   t.vcpu.run->msr.index == HV_MSR_TSC_DEADLINE;
+		   !kvm_call(t.vcpu.fd, KVM_RUN, NULL) && t.bare.run->exit_reason == KVM_EXIT_X86_WRMSR &&
+		   t.bare.run->msr.index == HV_MSR_TSC_DEADLINE;
 
 	trial_close(&t);
 	return out;
@@ -146,7 +99,7 @@ bool kvm_trial_tsc(int kvm)
 	bool good = !trial_open(&t, kvm, tsc_code, sizeof(tsc_code));
 
 	good = good && !kvm_tsc_set(&t.vcpu, -wanted) && !kvm_call(t.vcpu.fd, KVM_RUN, NULL) &&
-	       t.vcpu.run->exit_reason == KVM_EXIT_HLT && !kvm_call(t.vcpu.fd, KVM_GET_REGS, &regs);
+	       t.bare.run->exit_reason == KVM_EXIT_HLT && !kvm_call(t.vcpu.fd, KVM_GET_REGS, &regs);
 	if (good) {
 		/* The guest read about `wanted`, a KVM without offsets about twice as much. */
 		seen = regs.rdx << 32 | (uint32_t)regs.rax;

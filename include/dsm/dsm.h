@@ -15,8 +15,9 @@
  *                 that ever looked at it and sets *kick; the right is gone when each has called dsm_reader_poll (which hands
  *                 it the pages to drop) or dsm_reader_leave.  A reader that enters polls first.
  *   DSM_MAP_UFFD  A second mapping, the guest view, registered with userfaultfd; hardware enforces rights.  What is
- *                 not RAM cannot be touched.  A thread parked in KVM_RUN by DSM_FAULTS_DISPATCH takes no signal before Linux 6.2
- *                 (nor later, where KVM reads guest page tables itself) until its page comes or dsm_stop is called.
+ *                 not RAM cannot be touched.  With one node the view is an ordinary mapping and has no faults.
+ *                 A thread parked in KVM_RUN by DSM_FAULTS_DISPATCH takes no signal before Linux 6.2 (nor later, where
+ *                 KVM reads guest page tables itself) until its page comes or dsm_stop is called.
  */
 #ifndef DSM_DSM_H
 #define DSM_DSM_H
@@ -62,8 +63,9 @@ struct dsm;
 
 MUST_CHECK int dsm_open(const struct dsm_config *cfg, struct dsm **out);
 /*
- * From now on every wait ends with -EPIPE.  DSM_MAP_UFFD: the view cannot be touched any more, so that nobody computes on
- * bytes that have ceased to be guest memory: SIGSEGV, or EFAULT from KVM_RUN, also for those that were parked.  Any thread.
+ * From now on every wait ends with -EPIPE.  DSM_MAP_UFFD: the view cannot be touched any more, so that nobody
+ * computes on bytes that have ceased to be guest memory: SIGSEGV, or EFAULT from KVM_RUN, also for those that were
+ * parked.  Any thread.
  */
 void dsm_stop(struct dsm *d);
 /* A peer is gone for good.  Context: any thread; does not block. */

@@ -19,7 +19,7 @@
 #define DSM_UFFD_TEXT 256u
 
 struct dsm_uffd_config {
-	int memfd;	/* borrowed */
+	int memfd;      /* borrowed */
 	uint8_t *alias; /* borrowed: its other mapping, readable and writable */
 	size_t bytes;
 	enum dsm_faults faults;
@@ -31,7 +31,7 @@ struct dsm_uffd {
 	struct dsm_uffd_config cfg;
 	int fd;
 	uint8_t *view;
-	bool copy;	    /* a page becomes readable by UFFDIO_COPY (before Linux 6.4) */
+	bool copy; /* a page becomes readable by UFFDIO_COPY (before Linux 6.4) */
 	bool kernel_faults; /* DISPATCH: touches by the kernel are parked, too, not only those by user code */
 };
 
@@ -40,7 +40,8 @@ struct dsm_uffd_why {
 	char why[DSM_UFFD_TEXT], fix[DSM_UFFD_TEXT];
 };
 
-MUST_CHECK int dsm_uffd_open(struct dsm_uffd *u, const struct dsm_uffd_config *cfg, struct dsm_uffd_why *why);
+MUST_CHECK int dsm_uffd_open(struct dsm_uffd *u, const struct dsm_uffd_config *cfg,
+			     struct dsm_uffd_why *why);
 void dsm_uffd_close(struct dsm_uffd *u);
 /*
  * The view cannot be touched any more and every parked thread goes on: with SIGSEGV, or EFAULT from KVM_RUN.  No

@@ -38,7 +38,8 @@
 
 #define PAGES_DEFAULT 500u
 #define PAGES_MAX 5000u
-#define FIRST 16u /* page of the first that is touched; before it: the guest's tables, its code, its flag */
+#define FIRST \
+	16u /* page of the first that is touched; before it: the guest's tables, its code, its flag */
 enum { PAGE_PML4 = 1, PAGE_PDPT, PAGE_PD, PAGE_CODE, PAGE_FLAG };
 enum { PORT_READ = 0x10, PORT_WRITTEN };
 enum bench_case { ABSENT, UPGRADE, PROTECT, ZAP, CASES };
@@ -102,12 +103,15 @@ static void report(const struct bench *b)
 	static const char *const paths[] = { "inline", "dispatch", "dispatch-poll" };
 
 	for (unsigned c = 0; c < CASES; c++) {
-		printf("{\"bench\":\"fault\",\"toucher\":\"%s\",\"path\":\"%s\",\"map\":\"%s\",\"case\":\"%s\","
+		printf("{\"bench\":\"fault\",\"toucher\":\"%s\",\"path\":\"%s\",\"map\":\"%s\","
+		       "\"case\":\"%s\","
 		       "\"samples\":%u,\"p50_us\":%.2f,\"p99_us\":%.2f",
-		       b->kvm ? "kvm" : "native", paths[b->path], b->copy ? "copy" : "continue", cases[c],
-		       b->count[c], percentile(b, c, TOTAL, 50), percentile(b, c, TOTAL, 99));
+		       b->kvm ? "kvm" : "native", paths[b->path], b->copy ? "copy" : "continue",
+		       cases[c], b->count[c], percentile(b, c, TOTAL, 50),
+		       percentile(b, c, TOTAL, 99));
 		if (c < PROTECT && b->path == INLINE)
-			printf(",\"exit_us\":%.2f,\"address_us\":%.2f,\"resolve_us\":%.2f,\"reentry_us\":%.2f",
+			printf(",\"exit_us\":%.2f,\"address_us\":%.2f,\"resolve_us\":%.2f,"
+			       "\"reentry_us\":%.2f",
 			       percentile(b, c, EXIT, 50), percentile(b, c, ADDRESS, 50),
 			       percentile(b, c, RESOLVE, 50), percentile(b, c, REENTRY, 50));
 		else if (c < PROTECT)
@@ -125,7 +129,8 @@ static void memory_open(struct bench *b)
 	size_t bytes = (FIRST + b->pages) * (size_t)PAGE_SIZE;
 	struct dsm_uffd_config cfg = { .alias = NULL,
 				       .bytes = bytes,
-				       .faults = b->path == INLINE ? DSM_FAULTS_INLINE : DSM_FAULTS_DISPATCH,
+				       .faults = b->path == INLINE ? DSM_FAULTS_INLINE
+								   : DSM_FAULTS_DISPATCH,
 				       .copy = b->copy };
 	struct dsm_uffd_why why;
 	void *p;
@@ -346,12 +351,14 @@ static void touch_guest(struct bench *b)
 			break;
 		ASSERT(!ioctl(b->vm.vcpu, KVM_GET_REGS, &regs));
 		sample_access(b, b->vm.run->io.port == PORT_READ ? ABSENT : UPGRADE,
-			      regs.r9 - (uint64_t)b->guest_offset, regs.r10 - (uint64_t)b->guest_offset);
+			      regs.r9 - (uint64_t)b->guest_offset,
+			      regs.r10 - (uint64_t)b->guest_offset);
 		if (b->vm.run->io.port == PORT_WRITTEN)
 			atomic_store(&b->step, ++step);
 	}
 	if (b->vm.run->exit_reason != KVM_EXIT_HLT)
-		fprintf(stderr, "fault_bench: the guest ended with exit %u, errno %d\n", b->vm.run->exit_reason, errno);
+		fprintf(stderr, "fault_bench: the guest ended with exit %u, errno %d\n",
+			b->vm.run->exit_reason, errno);
 	kvm_faults_close(b->address);
 	b->address = NULL;
 }
@@ -481,7 +488,8 @@ int main(int argc, char **argv)
 	if (!pages || pages > PAGES_MAX)
 		return 2;
 	sigaction(SIGBUS, &sa, NULL);
-	paths = one_cpu() ? DISPATCH_POLL : PATHS; /* a reader that never sleeps needs a CPU of its own */
+	paths = one_cpu() ? DISPATCH_POLL
+			  : PATHS; /* a reader that never sleeps needs a CPU of its own */
 	for (unsigned path = 0; path < paths; path++)
 		run(path, -1, pages, copy, cycles_per_us);
 	for (unsigned path = 0; path < paths && kvm >= 0; path++)

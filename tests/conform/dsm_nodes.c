@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "base/rng.h"
 #include "dsm/dsm.h"
+#include "dsm/uffd.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -374,20 +375,23 @@ static void report(const char *backend, uint64_t ns)
 /* 0 when this host can run the mapping. */
 static int probe(void)
 {
-	struct dsm_range range = { 0, 4, 0 };
-	struct dsm_config cfg = { .nodes = 1,
-				  .ranges = &range,
-				  .ranges_count = 1,
-				  .mapping = mapping->mapping,
-				  .faults = mapping->faults,
-				  .uffd_copy = mapping->copy };
+	struct dsm_uffd_config cfg = { .bytes = PAGE_SIZE, .faults = mapping->faults, .copy = mapping->copy };
+	struct dsm_uffd_why why;
+	struct dsm_uffd u;
+	void *p;
 
-	if (dsm_open(&cfg, &dsm))
+	if (tlb)
+		return 0;
+	cfg.memfd = memfd_create("probe", MFD_CLOEXEC);
+	ASSERT(cfg.memfd >= 0 && !ftruncate(cfg.memfd, PAGE_SIZE));
+	p = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, cfg.memfd, 0);
+	ASSERT(p != MAP_FAILED);
+	cfg.alias = p;
+	if (dsm_uffd_open(&u, &cfg, &why)) {
+		fprintf(stderr, "dsm_nodes: %s; %s\n", why.why, why.fix);
 		return 1;
-	if (!tlb)
-		*(volatile uint8_t *)dsm_view(dsm) = 1;
-	dsm_stop(dsm);
-	dsm_close(dsm);
+	}
+	dsm_uffd_close(&u);
 	return 0;
 }
 

@@ -12,7 +12,7 @@ SECONDS ?= 60
 FUZZ_TARGETS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_CC := clang-14 -fno-sanitize-recover=all
 FUZZ_SAN := fuzzer-no-link,address,undefined
-FUZZ_LIBS := hv/bt hv/core dsm/core cluster-config cluster-config/core interconnect/core include/base
+FUZZ_LIBS := hv/bt hv/core dsm/core cluster-config cluster-config/core interconnect interconnect/core include/base
 
 ifeq ($(SAN),$(FUZZ_SAN))
 FUZZ_MORE := hv/wire.c hv/kernel_image.c

@@ -4,8 +4,8 @@
  *
  * Input     u8: nodes 1 .. 8 and this node; then events of 1 byte kind and its arguments: what a peer sends is
  *           wire bytes, what the own shell does is honest (UNMAPPED exactly once per UNMAP).
- * Checks    No assertion fails, a message goes to a peer that is there, UNMAP and MAP keep their order (I6), and
- *           what is in flight stays within the pools (I7).
+ * Checks    No assertion fails, a message goes to a peer that is there, nothing is given up before it is unmapped (I3),
+ *           UNMAP and MAP keep their order (I6), and what is in flight stays within the pools (I7).
  */
 #include "dsm/core/wire.h"
 #include "tests/fuzz/fuzz.h"
@@ -42,6 +42,12 @@ static void world_open(struct world *w, unsigned nodes, unsigned self)
 	proto_init(&w->p, &cfg, w->mem);
 }
 
+static bool gives_up(const struct proto_msg *m)
+{
+	return m->kind == PROTO_ACK || m->kind == PROTO_RETURN ||
+	       (m->kind == PROTO_GRANT && m->bytes == PROTO_BYTES_PAGE);
+}
+
 static void effects_check(struct world *w, const struct proto_effects *fx)
 {
 	for (unsigned i = 0; i < fx->count; i++) {
@@ -52,6 +58,7 @@ static void effects_check(struct world *w, const struct proto_effects *fx)
 		switch (e->kind) {
 		case PROTO_FX_SEND:
 			ASSERT(e->to < w->p.cfg.nodes && e->to != w->p.cfg.self);
+			ASSERT(!w->unmapping[e->page] || !gives_up(&e->msg));
 			wire_encode(&e->msg, out);
 			ASSERT(wire_decode(out, sizeof(out), e->msg.bytes == PROTO_BYTES_PAGE ? PAGE_SIZE : 0, &m));
 			break;
@@ -82,7 +89,7 @@ static bool event_read(struct world *w, struct reader *r, struct proto_event *ev
 	uint8_t body[WIRE_MSG_BYTES] = { 0 };
 
 	w->now_ns += (uint64_t)(kind >> 4) * 20000;
-	*ev = (struct proto_event){ .now_ns = w->now_ns, .page = arg % PAGES };
+	*ev = (struct proto_event){ .now_ns = w->now_ns, .page = (arg & 0x7f) % PAGES };
 	switch (kind & 7) {
 	case 0:
 		ev->kind = PROTO_EV_REQUEST;

@@ -381,8 +381,37 @@ static void virtio(const char *name, uint8_t device, uint32_t type, bool to_devi
 	seed("virtio", name, b, (size_t)(w.p - b) + (device % 3 ? DATA_AT + 32 : DATA_AT + 16));
 }
 
+/* A queue of 256 and a chain of more segments than a device takes. */
+static void virtio_long(void)
+{
+	enum { LEN = 256, DESC = 0x1000, RING = 0x400, USED = 0x2000 };
+	static uint8_t b[2 + 8 * 64 + DESC + 16 * LEN];
+	struct writer w = { b + 2, b + sizeof(b), false };
+
+	driver(&w, 1);
+	b[1] = (uint8_t)steps;
+	for (unsigned i = 0; i < steps; i++) {
+		uint8_t *s = b + 2 + 8 * i;
+		uint16_t reg = get_le16(s + 2);
+
+		if (s[0] == 0 && (reg == REG_QUEUE_NUM || reg == REG_DESC || reg == REG_AVAIL || reg == REG_USED))
+			put_le32(s + 4, reg == REG_QUEUE_NUM ? LEN : reg == REG_DESC ? DESC : reg == REG_AVAIL ? RING : USED);
+	}
+	for (unsigned i = 0; i < LEN; i++) {
+		uint8_t *d = w.p + DESC + 16 * i;
+
+		put_le64(d, DATA_AT);
+		put_le32(d + 8, i ? 1 : 16);
+		put_le16(d + 12, i + 1 < LEN ? 1 : 2);
+		put_le16(d + 14, (uint16_t)(i + 1));
+	}
+	put_le16(w.p + RING + 2, 1);
+	seed("virtio", "disk-long", b, (size_t)(w.p - b) + DESC + 16 * LEN);
+}
+
 static void virtios(void)
 {
+	virtio_long();
 	virtio("disk-read", 0, 0, false);
 	virtio("disk-write", 0, 1, true);
 	virtio("disk-flush", 0, 4, false);
@@ -390,6 +419,37 @@ static void virtios(void)
 	virtio("console-in", 1, 0, false);
 	virtio("console-out", 1, 0, true);
 	virtio("rng", 2, 0, false);
+}
+
+/* --- guest code: one instruction of each kind that the translator tells apart ---------------------------- */
+
+#define CODE(name, text) extern const uint8_t name[], name##_end[]; \
+	__asm__(".pushsection .rodata\n" #name ":\n" text "\n" #name "_end: .popsection")
+
+CODE(code64, "add %rbx, %rax\n lock cmpxchg %rcx, (%rbx)\n lea 8(%rip), %r10\n bts %r14, 4(%r15)\n mulsd (%rsi), %xmm1\n"
+	     "fld1\n fstpt (%rdi)\n pushq $5\n popq (%rsp)\n leave\n pause\n rdtsc\n cld\n tzcnt %ecx, %eax\n"
+	     "movabs 0x123456789, %eax\n maskmovdqu %xmm1, %xmm2\n crc32 %al, %ecx\n call *8(%rax,%r11,4)\n jne .\n loop .\n"
+	     "jrcxz .\n ret $8\n rep movsb\n cpuid\n syscall\n mov %rax, %cr3\n mov %fs:(%r11), %gs\n out %al, $0x80\n wrmsr\n"
+	     "iretq\n lgdt (%rax)\n hlt\n ud2\n jmp *%r14\n .byte 0xc5, 0xf8, 0x58, 0xc1");
+CODE(code32, ".code32\n pusha\n mov 8(%bp,%si), %ax\n lcall $8, $0x1234\n les (%eax), %ecx\n daa\n aam\n bound %eax, (%ecx)\n"
+	     "enter $8, $1\n popf\n into\n loopw .\n jcxz .\n push %ds\n inc %eax\n sidt (%esp)\n .code64");
+
+static void guest_code(void)
+{
+	static const uint8_t modes[] = { 0, 4, 8, 16, 64, 128, 1, 2, 5, 33, 130 };
+	uint8_t b[512];
+
+	for (unsigned i = 0; i < ARRAY_LEN(modes); i++) {
+		bool wide = (modes[i] & 3) == 0;
+		const uint8_t *code = wide ? code64 : code32, *end = wide ? code64_end : code32_end;
+		char name[16];
+
+		b[0] = modes[i];
+		b[1] = modes[i] & 4 ? 20 : 250; /* across the end of the page, too */
+		memcpy(b + 2, code, (size_t)(end - code));
+		snprintf(name, sizeof(name), "mode-%u", modes[i]);
+		seed("bt", name, b, 2 + (size_t)(end - code));
+	}
 }
 
 int main(int argc, char **argv)
@@ -409,5 +469,6 @@ int main(int argc, char **argv)
 	topologies();
 	kernels();
 	virtios();
+	guest_code();
 	return 0;
 }

@@ -4,6 +4,6 @@
 
 .PHONY: kvm
 kvm: all payloads
-	$(Q)$(TALLY) $@ 300 tests/kvm/run.sh $(CASE)
+	$(Q)$(TALLY) $@ 900 tests/kvm/run.sh $(CASE)
 
 TEST_TARGETS += kvm

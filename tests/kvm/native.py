@@ -6,6 +6,7 @@ What    Every payload of tests/payloads/marked.txt, whatever kind of KVM this is
         Cases are skipped, each by name, where /dev/kvm cannot be opened; what goes wrong behind that is a failure.
 """
 import fcntl
+import functools
 import json
 import os
 import re
@@ -23,7 +24,9 @@ from unum import BUILD, Run, processes
 
 KVM_GET_API_VERSION = 0xAE00
 NODE_MIB = 32
-UNSOUND, NO_KVM, NO_PERMISSION = 6, 7, 8  # exit status of unum
+UNSOUND, NO_KVM, NO_PERMISSION, NO_RIGHTS = 6, 7, 8, 11  # exit status of unum
+PAYLOAD_LIMIT_S = 150
+PATIENCE = "patience=150"  # thousand million cycles until a payload calls a wait hung: its processors may share few
 CASES = []
 
 # Counters that must have moved on several nodes.
@@ -87,6 +90,7 @@ def marked():
     return [(r[0], int(r[1]), *(r[2] if len(r) > 2 else "").partition(";")[::2]) for r in rows]
 
 
+@functools.lru_cache
 def is_software():
     """Whether this KVM emulates its guests."""
     said = subprocess.run([os.path.join(BUILD, "bin", "unum-slice"), "--host"], stdout=subprocess.PIPE, check=True).stdout
@@ -123,7 +127,7 @@ def marks(_limit_s):
 def register_payloads():
     def make(name, nodes, vcpus, words, software_words, kind):
         def fn(limit_s):
-            line = " ".join((words + software_words if is_software() else words).split())
+            line = " ".join(f"{words} {software_words if is_software() else ''} {PATIENCE}".split())
             run = kvm_run(f"{name}-{kind}-{nodes}", name, nodes, vcpus, line, kind).start()
             passed(run, name, limit_s)
             expect(engines(run) == ["kvm"] * nodes, f"it ran on {engines(run)}", run)
@@ -133,7 +137,7 @@ def register_payloads():
     for nodes in (1, 2, 3):
         for name, vcpus, *words in marked():
             for kind in ("elf", "pvh") if name == "hello" else ("elf",):
-                case(f"{name}-{kind}-{nodes}", 60)(make(name, nodes, vcpus if nodes < 3 else 1, *words, kind))
+                case(f"{name}-{kind}-{nodes}", PAYLOAD_LIMIT_S)(make(name, nodes, vcpus if nodes < 3 else 1, *words, kind))
 
 
 register_payloads()
@@ -167,7 +171,7 @@ def unmarked(limit_s):
         passed(run, "pagetables", limit_s)
         return
     refused(run, UNSOUND, "page table", limit_s)
-    passed(kvm_run("unmarked-one", "pagetables", 1, 1, "rounds=2").start(), "pagetables", limit_s)
+    passed(kvm_run("unmarked-one", "pagetables", 1, 2, "rounds=2").start(), "pagetables", limit_s)
     run = passed(kvm_run("unmarked-auto", "pagetables", 2, 2, "rounds=2", engine="auto").start(), "pagetables", limit_s)
     expect(engines(run) == ["bt", "bt"], f"auto took {engines(run)}", run)
 
@@ -211,6 +215,20 @@ def not_kvm(limit_s):
             limit_s)
 
 
+@case("faults-2", 60)
+def faults(limit_s):
+    """Each fault path by name: it runs the payload, or is refused with the words that lead to the other."""
+    ran = 0
+    for path, other in (("inline", "dispatch"), ("dispatch", "inline")):
+        run = kvm_run(f"faults-{path}", "cross", 2, 1, "rounds=2", more=("--faults", path)).start().wait(limit_s)
+        if run.status == NO_RIGHTS:
+            refused(run, NO_RIGHTS, f"--faults {other}|userfaultfd|perf", limit_s)
+        else:
+            passed(run, "cross", limit_s)
+            ran += 1
+    expect(ran, "neither path works, and auto found one")
+
+
 # --- ends -------------------------------------------------------------------------------------------------------------
 @case("crash-2", 60)
 def crash(limit_s):
@@ -221,6 +239,21 @@ def crash(limit_s):
         expect(re.search(r"rip [0-9a-f]{8,}", run.errors), "no registers", run)
         expect(re.search(r"\bud2\b", run.errors), "no disassembly of what crashed it", run)
         expect(not run.leftovers(), "something is left behind", run)
+
+
+@case("internal-error-2", 60)
+def internal_error(limit_s):
+    """An instruction that KVM's emulation lacks, met on both nodes: the end of a crashed guest, with that instruction."""
+    run = kvm_run("internal-error", "lock", 2, 1, "rounds=20").start()
+    if not is_software():
+        passed(run, "lock", limit_s)
+        return
+    run.wait(limit_s)
+    expect(run.status == 3, "not the status of a crashed guest", run)
+    expect(re.search(r"KVM: internal error \d+ \(emulation failed\)", run.errors), "the reason is not told", run)
+    expect(re.search(r"rip [0-9a-f]{8,}", run.errors), "no registers", run)
+    expect("cmpxchg16b" in run.errors, "no disassembly", run)
+    expect(not run.leftovers(), "something is left behind", run)
 
 
 def spinning(name, nodes, words="", prefix=()):

@@ -3,7 +3,7 @@
 # tests/litmus/build.mk - `make litmus [LITMUS_SECONDS=60 LITMUS_ROUNDS=100]`: x86-TSO litmus tests across nodes, by native threads
 # and in guests; `make litmus-proof` shows that it can see a forbidden outcome.
 
-LITMUS_SECONDS ?= 10
+LITMUS_SECONDS ?= 6
 LITMUS_ROUNDS ?= 16
 LITMUS := $(B)/tests/litmus/litmus
 LITMUS_SRCS := tests/litmus/litmus_main.c tests/litmus/litmus_parse.c tests/litmus/litmus_model.c \
@@ -25,7 +25,7 @@ $(LITMUS_GUEST)/litmus.elf: $(LITMUS_GUEST)/litmus.o build/payloads/rt/mb.S.o bu
 .PHONY: litmus litmus-proof
 litmus: all $(LITMUS) $(LITMUS_GUEST)/litmus.elf
 	$(Q)$(TALLY) $@ 900 tests/litmus/run.sh $(B) $(LITMUS_SECONDS) $(LITMUS_ROUNDS)
-litmus-proof: $(LITMUS) $(B)/bin/unum-stress
+litmus-proof: all $(LITMUS) $(LITMUS_GUEST)/litmus.elf
 	$(Q)CC="$(CC)" LDLIBS="$(LDLIBS)" $(TALLY) $@ 300 tests/stress/proof.sh litmus $(B) $(call obj_of,$(LITMUS_SRCS))
 
 TEST_TARGETS += litmus litmus-proof

@@ -62,7 +62,7 @@ static struct result {
 static struct barrier meet __attribute__((aligned(4096)));
 static struct {
 	uint32_t arrived, opened; /* of this batch: threads, instances */
-	uint64_t start;		  /* TSC */
+	uint64_t start;           /* TSC */
 } gate __attribute__((aligned(4096)));
 static struct {
 	struct outcome outcome;
@@ -116,6 +116,12 @@ static volatile uint32_t *var_at(unsigned i, unsigned v)
 }
 
 /* --- a batch -------------------------------------------------------------------------------------------- */
+/* What is kept of 32 bits; see litmus.h. */
+static uint8_t value(uint32_t v)
+{
+	return v < 255 ? (uint8_t)v : 255;
+}
+
 /* The threads of the batch meet for instance i; when it begins. */
 static uint64_t gate_wait(unsigned i)
 {
@@ -144,7 +150,7 @@ static void instance_run(unsigned thread, unsigned i, uint64_t *rng)
 	((long (*)(struct args *))t->code[thread])(&args);
 	r->end[i] = rdtsc();
 	for (unsigned g = 0; g < REGS; g++)
-		r->reg[i][g] = t->loaded[thread] >> g & 1 ? (uint8_t)args.reg[g] : 0;
+		r->reg[i][g] = t->loaded[thread] >> g & 1 ? value(args.reg[g]) : 0;
 }
 
 static void thread_run(unsigned thread)
@@ -161,7 +167,7 @@ static void thread_run(unsigned thread)
 	barrier_wait(&meet);
 	for (unsigned i = 0; i < BATCH && job.reader == thread; i++)
 		for (unsigned v = 0; v < t->vars; v++)
-			own[thread].var[i][v] = (uint8_t)*var_at(i, v);
+			own[thread].var[i][v] = value(*var_at(i, v));
 }
 
 static void count(const struct outcome *o)
@@ -218,7 +224,8 @@ static void job_draw(const struct guest_test *t)
 	}
 	for (unsigned v = 0; v < t->vars; v++) {
 		job.init[v] = (uint8_t)draw(&draws, t->threads);
-		job.page[v] = (uint8_t)((page + 5 * v) % PAGES); /* 5: never the same for four of them */
+		job.page[v] =
+			(uint8_t)((page + 5 * v) % PAGES); /* 5: never the same for four of them */
 	}
 	job.reader = (uint8_t)draw(&draws, t->threads);
 	job.layout = (enum layout)draw(&draws, LAYOUTS);
@@ -252,8 +259,8 @@ static void batches_run(unsigned cpu)
 			uint32_t w[5];
 
 			memcpy(w, &seen[k].outcome, sizeof(w));
-			print("litmus: %s %u %x %x %x %x %x\n", guest_tests[test].name, seen[k].count, w[0], w[1],
-			      w[2], w[3], w[4]);
+			print("litmus: %s %u %x %x %x %x %x\n", guest_tests[test].name,
+			      seen[k].count, w[0], w[1], w[2], w[3], w[4]);
 		}
 		print("litmus: overlaps %s %u\n", guest_tests[test].name, overlaps);
 		CHECK(!lost, "%u outcomes of %s not counted", lost, guest_tests[test].name);

@@ -5,7 +5,7 @@
  * Reading order  tests.txt (the tests), litmus_parse.c, litmus_model.c (what x86-TSO allows), litmus_code.c (machine
  *           code), litmus_run.c (native threads on the nodes of a memory), guest.c (the same in a guest),
  *           litmus_main.c (batches, counts, verdict).
- * Values    Memory starts at 0; values are below 256.  Registers start at 0.
+ * Values    Memory starts at 0; values are below 255.  Registers start at 0.
  */
 #ifndef TESTS_LITMUS_LITMUS_H
 #define TESTS_LITMUS_LITMUS_H
@@ -32,6 +32,12 @@ struct l_outcome {
 	uint8_t reg[L_THREADS][L_REGS];
 	uint8_t var[L_VARS];
 };
+
+/* What is kept of 32 bits: no test has 255, so what is too large for a test stays wrong. */
+static inline uint8_t l_value(uint32_t v)
+{
+	return v < 255 ? (uint8_t)v : 255;
+}
 
 /* One conjunct of the test's question: a register of a thread, or (thread == L_THREADS) a variable. */
 struct l_term {
@@ -77,8 +83,8 @@ unsigned l_code(const struct l_test *t, unsigned thread, uint8_t out[static L_CO
 void l_code_emit(const struct l_test *tests, unsigned count);
 
 /* --- running: litmus_run.c --- */
-#define L_BATCH 16u	/* instances in a row without a visit to the parent */
-#define L_PAGES 16u	/* that the variables move among */
+#define L_BATCH 16u /* instances in a row without a visit to the parent */
+#define L_PAGES 16u /* that the variables move among */
 #define L_FIRST_GFN 32u
 
 enum l_place { L_SPREAD, L_PAIRS, L_TOGETHER, L_PLACES };
@@ -90,9 +96,9 @@ struct l_job {
 	uint32_t test;
 	uint32_t arrived; /* l_control.arrived when it begins */
 	uint8_t place, layout;
-	uint8_t node[L_THREADS];   /* of each thread */
-	uint8_t init[L_VARS];	   /* thread that clears it first */
-	uint8_t reader;		   /* thread that looks at memory in the end */
+	uint8_t node[L_THREADS]; /* of each thread */
+	uint8_t init[L_VARS];    /* thread that clears it first */
+	uint8_t reader;          /* thread that looks at memory in the end */
 	uint32_t page[L_VARS];
 	uint32_t jitter_cycles;
 	uint64_t seed;
@@ -109,7 +115,8 @@ struct l_control {
 	_Atomic uint32_t jobs_done;
 	_Atomic uint32_t arrived; /* threads at meetings, since the beginning */
 	_Atomic bool failed;
-	struct l_job job[2]; /* by number; that of the next batch is written while late threads look at this */
+	struct l_job job
+		[2]; /* by number; that of the next batch is written while late threads look at this */
 	struct l_result result[L_BATCH];
 	struct dsm_stats stats[NODES_LIMIT];
 };

@@ -24,7 +24,8 @@ static void put(struct code *c, const void *bytes, size_t len)
 	c->at += len;
 }
 
-#define PUT(c, ...) put(c, (const uint8_t[]){ __VA_ARGS__ }, sizeof((const uint8_t[]){ __VA_ARGS__ }))
+#define PUT(c, ...) \
+	put(c, (const uint8_t[]){ __VA_ARGS__ }, sizeof((const uint8_t[]){ __VA_ARGS__ }))
 
 /* ModR/M for [r8 + var], no displacement; with REX.B. */
 static uint8_t modrm(const struct l_instr *in, unsigned reg)
@@ -66,10 +67,10 @@ unsigned l_code(const struct l_test *t, unsigned thread, uint8_t out[static L_CO
 {
 	struct code c = { out, out + L_CODE };
 
-	PUT(&c, 0x53);							     /* push rbx */
-	PUT(&c, 0x4c, 0x8b, 0x07, 0x4c, 0x8b, 0x4f, 8);			     /* mov r8,[rdi]; r9 */
-	PUT(&c, 0x4c, 0x8b, 0x57, 16, 0x4c, 0x8b, 0x5f, 24);		     /* r10; r11 */
-	PUT(&c, 0x31, 0xc0, 0x31, 0xc9, 0x31, 0xd2, 0x31, 0xdb);	     /* xor eax,eax; ... */
+	PUT(&c, 0x53);                                           /* push rbx */
+	PUT(&c, 0x4c, 0x8b, 0x07, 0x4c, 0x8b, 0x4f, 8);          /* mov r8,[rdi]; r9 */
+	PUT(&c, 0x4c, 0x8b, 0x57, 16, 0x4c, 0x8b, 0x5f, 24);     /* r10; r11 */
+	PUT(&c, 0x31, 0xc0, 0x31, 0xc9, 0x31, 0xd2, 0x31, 0xdb); /* xor eax,eax; ... */
 	for (unsigned i = 0; i < t->length[thread]; i++)
 		instr_put(&c, &t->instr[thread][i]);
 	for (unsigned r = 0; r < L_REGS; r++) /* mov [rdi+32+4r],reg */

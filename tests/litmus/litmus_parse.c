@@ -74,7 +74,7 @@ static bool value_parse(const char *text, uint8_t *out)
 	unsigned long v = strtoul(text, &end, 10);
 
 	*out = (uint8_t)v;
-	return end != text && !*end && v < 256;
+	return end != text && !*end && v < 255;
 }
 
 enum operand { BAD, MEM, REG, VALUE };
@@ -101,9 +101,12 @@ static bool instr_parse(struct l_test *t, char *text, struct l_instr *in)
 		enum operand to, from;
 		enum l_op op;
 	} forms[] = {
-		{ "MOV", MEM, VALUE, L_STORE },	   { "MOV", MEM, REG, L_STORE_REG },
-		{ "MOV", REG, MEM, L_LOAD },	   { "MOV", REG, VALUE, L_SET },
-		{ "XCHG", MEM, REG, L_XCHG },	   { "LOCK XADD", MEM, REG, L_XADD },
+		{ "MOV", MEM, VALUE, L_STORE },
+		{ "MOV", MEM, REG, L_STORE_REG },
+		{ "MOV", REG, MEM, L_LOAD },
+		{ "MOV", REG, VALUE, L_SET },
+		{ "XCHG", MEM, REG, L_XCHG },
+		{ "LOCK XADD", MEM, REG, L_XADD },
 		{ "LOCK CMPXCHG", MEM, REG, L_CMPXCHG },
 	};
 	char *comma = strchr(text, ','), *space;
@@ -260,8 +263,8 @@ bool l_asked(const struct l_test *t, const struct l_outcome *o)
 {
 	for (unsigned i = 0; i < t->terms; i++) {
 		const struct l_term *m = &t->term[i];
-		uint8_t have = m->thread == L_THREADS ? o->var[m->index] :
-							o->reg[m->thread][m->index];
+		uint8_t have =
+			m->thread == L_THREADS ? o->var[m->index] : o->reg[m->thread][m->index];
 
 		if (have != m->value)
 			return false;

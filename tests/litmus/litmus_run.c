@@ -49,7 +49,8 @@ static bool meet(struct l_control *ctl, unsigned threads, uint32_t *want)
 	*want += threads;
 	atomic_fetch_add(&ctl->arrived, 1);
 	for (unsigned i = 0;
-	     (int32_t)(atomic_load_explicit(&ctl->arrived, memory_order_acquire) - *want) < 0; i++) {
+	     (int32_t)(atomic_load_explicit(&ctl->arrived, memory_order_acquire) - *want) < 0;
+	     i++) {
 		if (i % SPINS == SPINS - 1)
 			sched_yield();
 		__builtin_ia32_pause();
@@ -65,7 +66,8 @@ static bool meet(struct l_control *ctl, unsigned threads, uint32_t *want)
  * apart: each its own page.  crossed: the same, but every other instance has them the other way round, so that
  * each page is wanted by all threads.  same: one page, a cache line each.  line: one cache line.
  */
-static uint8_t *var_at(const struct worker *w, const struct l_job *job, unsigned vars, unsigned i, unsigned v)
+static uint8_t *var_at(const struct worker *w, const struct l_job *job, unsigned vars, unsigned i,
+		       unsigned v)
 {
 	unsigned of = job->layout == L_CROSSED ? (v + i) % vars : v;
 	unsigned offset = i * 256 + (job->layout == L_SAME ? v * 64 : v * 4);
@@ -77,7 +79,8 @@ static uint8_t *var_at(const struct worker *w, const struct l_job *job, unsigned
 
 /* --- a batch ---------------------------------------------------------------------------------------- */
 
-static void instance_run(struct worker *w, const struct l_job *job, const struct l_test *t, unsigned i)
+static void instance_run(struct worker *w, const struct l_job *job, const struct l_test *t,
+			 unsigned i)
 {
 	const uint8_t *code = w->s->code + ((size_t)job->test * L_THREADS + w->thread) * L_CODE;
 	struct l_result *r = &w->s->ctl->result[i];
@@ -96,7 +99,8 @@ static void instance_run(struct worker *w, const struct l_job *job, const struct
 	_mm_lfence();
 	r->end[w->thread] = __rdtsc();
 	for (unsigned g = 0; g < L_REGS; g++)
-		r->outcome.reg[w->thread][g] = (uint8_t)(t->loaded[w->thread] >> g & 1 ? args.reg[g] : 0);
+		r->outcome.reg[w->thread][g] =
+			t->loaded[w->thread] >> g & 1 ? l_value(args.reg[g]) : 0;
 }
 
 static void batch_run(struct worker *w, const struct l_job *job)
@@ -118,8 +122,8 @@ static void batch_run(struct worker *w, const struct l_job *job)
 		return;
 	for (unsigned i = 0; i < L_BATCH && job->reader == w->thread; i++)
 		for (unsigned v = 0; v < t->vars; v++)
-			ctl->result[i].outcome.var[v] = (uint8_t)*(volatile uint32_t *)var_at(
-				w, job, t->vars, i, v);
+			ctl->result[i].outcome.var[v] =
+				l_value(*(volatile uint32_t *)var_at(w, job, t->vars, i, v));
 	if (!meet(ctl, t->threads, &met))
 		return;
 	if (w->thread == 0) {
@@ -146,7 +150,8 @@ static void worker_serve(struct worker *w)
 		if (atomic_load(&ctl->job_number) != number)
 			continue; /* a batch without this thread, or it would have waited */
 		last = number;
-		if (w->thread < w->s->tests[job.test].threads && job.node[w->thread] == w->node->self)
+		if (w->thread < w->s->tests[job.test].threads &&
+		    job.node[w->thread] == w->node->self)
 			batch_run(w, &job);
 	}
 }
@@ -182,8 +187,8 @@ static void *worker_run(void *arg)
 	if (!err)
 		worker_serve(w);
 	else if (!atomic_exchange(&w->s->ctl->failed, true))
-		fprintf(stderr, "node %u: gfn %llu is not served: %s; right here %d\n", w->node->self,
-			(unsigned long long)w->seat.gfn, strerror(err),
+		fprintf(stderr, "node %u: gfn %llu is not served: %s; right here %d\n",
+			w->node->self, (unsigned long long)w->seat.gfn, strerror(err),
 			dsm_right(w->node->dsm, w->seat.gfn));
 	return NULL;
 }

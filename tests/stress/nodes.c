@@ -176,7 +176,8 @@ bool size_parse(const char *text, uint64_t *out_bytes)
 	return false;
 }
 
-unsigned ranges_deal(struct dsm_range *out, gfn_t first, uint64_t pages, uint64_t run, unsigned nodes)
+unsigned ranges_deal(struct dsm_range *out, gfn_t first, uint64_t pages, uint64_t run,
+		     unsigned nodes)
 {
 	unsigned count = 0;
 

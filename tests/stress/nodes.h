@@ -69,6 +69,7 @@ void *shared_alloc(size_t bytes);
 bool size_parse(const char *text, uint64_t *out_bytes);
 /* Ranges in turn for all nodes over `pages` frames from `first`; `run`: frames in a row for one node, as few as the
  * limit on ranges allows.  How many ranges. */
-unsigned ranges_deal(struct dsm_range *out, gfn_t first, uint64_t pages, uint64_t run, unsigned nodes);
+unsigned ranges_deal(struct dsm_range *out, gfn_t first, uint64_t pages, uint64_t run,
+		     unsigned nodes);
 
 #endif

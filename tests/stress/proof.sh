@@ -62,5 +62,22 @@ for slip in "${slips[@]}"; do
 	fi
 	rm -f "$program"
 done
+# The same in a guest: the slice program with the slip under the bt engine.
+if [ "$kind" = litmus ]; then
+	log=$where/guest.log slice=$where/unum-slice
+	if tests/stress/slip.sh "$out" keeps-reading-high "$slice" "$out/obj/hv/unum_slice_main.o" >"$log" 2>&1; then
+		timeout 100 "$out/bin/unum" run --engine bt --slice "$(realpath "$slice")" --local 2 --vcpus 2 --memory 64MiB \
+			--kernel "$out/tests/litmus/guest/litmus.elf" --cmdline rounds=8 >"$where/guest.console" 2>>"$log"
+		"$good" --judge "$where/guest.console" >>"$log" 2>&1
+	fi
+	if [ "$(counted "$log")" -gt 0 ] 2>/dev/null; then
+		passed=$((passed + 1))
+		echo "  ok    keeps-reading-high in a guest: $word $(counted "$log")"
+	else
+		failed=$((failed + 1))
+		echo "  FAIL  keeps-reading-high in a guest is not noticed, see $log"
+	fi
+	rm -f "$slice"
+fi
 echo "$passed passed, $failed failed, 0 skipped"
 [ "$failed" = 0 ]

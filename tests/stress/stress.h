@@ -83,7 +83,7 @@ struct seat {
 
 /* Resident memory of one node, stress_bound.c.  Bytes. */
 struct bound_result {
-	uint64_t frames_max, anon_max, anon_before, limit_frames, limit_anon, table_max;
+	uint64_t frames_max, anon_max, anon_process, anon_before, limit_frames, limit_anon, table_max;
 };
 
 /* Memory of the host that all processes share. */
@@ -91,7 +91,7 @@ struct control {
 	struct nodes_meet meet;
 	_Atomic unsigned worked, checked;
 	_Atomic uint64_t violations, until_ns;
-	_Atomic bool stop; /* finish now: time is up or somebody said so */
+	_Atomic bool stop;              /* finish now: time is up or somebody said so */
 	_Atomic bool dump[NODES_LIMIT]; /* print what you know of the pages that are waited for */
 	struct seat seat[USERS_LIMIT];
 	struct dsm_stats stats[NODES_LIMIT];

@@ -35,11 +35,13 @@ static const char usage[] =
 	"  --hot PAGES          pages of the hot set, which moves ten times a second (6)\n"
 	"  --faults inline|dispatch   who resolves a fault: the thread itself, or others (inline)\n"
 	"  --deadline S         a fault that takes longer is a violation (20)\n"
-	"  --bound one|all      instead: one thread, or one on each node, writes and reads a region of NODES\n"
+	"  --bound one|all      instead: one thread, or one on each node, writes and reads a "
+	"region of NODES\n"
 	"                       shares; what memory each process takes is measured\n"
 	"  --share SIZE         with --bound: what each node brings (16MiB)\n"
 	"  --transports         names of the backends; --can: exit 0 when this host can run it\n"
-	"Sizes: 4096, 64KiB, 16MiB.  The last line of output is JSON.  Exit: 0 no violation, 1 violations, 2 usage.\n";
+	"Sizes: 4096, 64KiB, 16MiB.  The last line of output is JSON.  Exit: 0 no violation, 1 "
+	"violations, 2 usage.\n";
 
 static void on_interrupt(int sig)
 {
@@ -49,8 +51,23 @@ static void on_interrupt(int sig)
 
 /* --- options ---------------------------------------------------------------------------------------- */
 
-enum { O_NODES = 1, O_THREADS, O_TRANSPORT, O_SECONDS, O_SEED, O_REGION, O_CACHE, O_HOT, O_FAULTS, O_DEADLINE,
-       O_BOUND, O_SHARE, O_TRANSPORTS, O_CAN, O_HELP };
+enum {
+	O_NODES = 1,
+	O_THREADS,
+	O_TRANSPORT,
+	O_SECONDS,
+	O_SEED,
+	O_REGION,
+	O_CACHE,
+	O_HOT,
+	O_FAULTS,
+	O_DEADLINE,
+	O_BOUND,
+	O_SHARE,
+	O_TRANSPORTS,
+	O_CAN,
+	O_HELP
+};
 
 static bool number_parse(const char *text, unsigned min, unsigned max, unsigned *out)
 {
@@ -147,14 +164,22 @@ static bool option_take(struct options *o, int opt, const char *arg)
 static void options_parse(int argc, char **argv, struct options *o)
 {
 	static const struct option longs[] = {
-		{ "nodes", 1, NULL, O_NODES },	     { "threads", 1, NULL, O_THREADS },
-		{ "transport", 1, NULL, O_TRANSPORT }, { "seconds", 1, NULL, O_SECONDS },
-		{ "seed", 1, NULL, O_SEED },	     { "region", 1, NULL, O_REGION },
-		{ "cache", 1, NULL, O_CACHE },	     { "hot", 1, NULL, O_HOT },
-		{ "faults", 1, NULL, O_FAULTS },     { "deadline", 1, NULL, O_DEADLINE },
-		{ "bound", 1, NULL, O_BOUND },	     { "share", 1, NULL, O_SHARE },
-		{ "transports", 0, NULL, O_TRANSPORTS }, { "can", 0, NULL, O_CAN },
-		{ "help", 0, NULL, O_HELP },	     { NULL, 0, NULL, 0 },
+		{ "nodes", 1, NULL, O_NODES },
+		{ "threads", 1, NULL, O_THREADS },
+		{ "transport", 1, NULL, O_TRANSPORT },
+		{ "seconds", 1, NULL, O_SECONDS },
+		{ "seed", 1, NULL, O_SEED },
+		{ "region", 1, NULL, O_REGION },
+		{ "cache", 1, NULL, O_CACHE },
+		{ "hot", 1, NULL, O_HOT },
+		{ "faults", 1, NULL, O_FAULTS },
+		{ "deadline", 1, NULL, O_DEADLINE },
+		{ "bound", 1, NULL, O_BOUND },
+		{ "share", 1, NULL, O_SHARE },
+		{ "transports", 0, NULL, O_TRANSPORTS },
+		{ "can", 0, NULL, O_CAN },
+		{ "help", 0, NULL, O_HELP },
+		{ NULL, 0, NULL, 0 },
 	};
 	int opt, at = 0;
 
@@ -181,7 +206,8 @@ static void options_parse(int argc, char **argv, struct options *o)
 		exit(2);
 	}
 	if (o->bound && o->share_bytes * o->nodes < 3 * (o->share_bytes + o->cache_bytes)) {
-		fputs("unum-stress: with --bound the shares of all nodes are at least 3 times share + cache of one\n",
+		fputs("unum-stress: with --bound the shares of all nodes are at least 3 times "
+		      "share + cache of one\n",
 		      stderr);
 		exit(2);
 	}
@@ -213,7 +239,8 @@ static uint64_t ops_of(const struct control *ctl, unsigned id)
 static bool stuck(const struct options *o, const struct control *ctl, uint64_t done[USERS_LIMIT],
 		  uint64_t when[USERS_LIMIT])
 {
-	uint64_t now = clock_now_ns(), limit = (uint64_t)o->deadline_s * NS_PER_S + GRACE_NS, all = 0;
+	uint64_t now = clock_now_ns(), limit = (uint64_t)o->deadline_s * NS_PER_S + GRACE_NS,
+		 all = 0;
 	unsigned users = o->nodes * o->threads;
 
 	for (unsigned id = 0; id < users; id++)
@@ -301,14 +328,18 @@ static void nodes_run(const struct options *o, struct control *ctl)
 		pid[i] = fork();
 		if (!pid[i]) {
 			char name[16];
+			sigset_t mask;
 
 			prctl(PR_SET_PDEATHSIG, SIGKILL);
-			signal(SIGINT, SIG_IGN);
-			signal(SIGTERM, SIG_IGN);
+			/* The parent ends the run.  Blocked, because a fabric's library may set handlers. */
+			sigemptyset(&mask);
+			sigaddset(&mask, SIGINT);
+			sigaddset(&mask, SIGTERM);
+			sigprocmask(SIG_BLOCK, &mask, NULL);
 			snprintf(name, sizeof(name), "n%u", i);
 			log_set_ident(name);
-			exit(o->bound ? bound_main(o, ctl, (node_id)i) :
-					node_main(o, ctl, (node_id)i));
+			exit(o->bound ? bound_main(o, ctl, (node_id)i)
+				      : node_main(o, ctl, (node_id)i));
 		}
 	}
 	watch(o, ctl, pid);
@@ -357,8 +388,10 @@ static void report(const struct options *o, const struct control *ctl, double se
 	printf("pages %llu, evictions %llu, refused %llu\nviolations %llu\n",
 	       (unsigned long long)s.pages_sent, (unsigned long long)s.evictions,
 	       (unsigned long long)s.refused, violations);
-	printf("{\"test\":\"stress\",\"work\":\"%s\",\"transport\":\"%s\",\"nodes\":%u,\"threads\":%u,"
-	       "\"faults\":\"%s\",\"cache\":%llu,\"seed\":%llu,\"seconds\":%.1f,\"operations\":%llu",
+	printf("{\"test\":\"stress\",\"work\":\"%s\",\"transport\":\"%s\",\"nodes\":%u,\"threads\":"
+	       "%u,"
+	       "\"faults\":\"%s\",\"cache\":%llu,\"seed\":%llu,\"seconds\":%.1f,\"operations\":%"
+	       "llu",
 	       o->bound ? o->bound : "mixed", o->backend, o->nodes, o->threads,
 	       o->faults == DSM_FAULTS_INLINE ? "inline" : "dispatch",
 	       (unsigned long long)o->cache_bytes, (unsigned long long)o->seed, seconds,

@@ -34,17 +34,19 @@ static void dump(struct run *r)
 	for (unsigned id = 0; id < r->users; id++) {
 		struct seat *s = &r->ctl->seat[id];
 		uint64_t since = atomic_load(&s->fault.since_ns);
-		uint64_t gfn = since ? atomic_load(&s->fault.gfn) :
-				       FIRST_GFN + atomic_load(&s->page);
+		uint64_t gfn =
+			since ? atomic_load(&s->fault.gfn) : FIRST_GFN + atomic_load(&s->page);
 
 		if (!atomic_load(&s->ended))
 			fprintf(stderr,
-				"node %u: gfn %llu is %s here%s; thread %u of node %u %s for %.3f s, in %s\n",
+				"node %u: gfn %llu is %s here%s; thread %u of node %u %s for %.3f "
+				"s, in %s\n",
 				r->node.self, (unsigned long long)gfn,
 				rights[dsm_right(r->node.dsm, gfn)],
 				home_of(r, gfn) == r->node.self ? " (home)" : "",
 				id % r->opt->threads, id / r->opt->threads,
-				since ? "waits" : "works", since ? (double)(now - since) / 1e9 : 0.0,
+				since ? "waits" : "works",
+				since ? (double)(now - since) / 1e9 : 0.0,
 				op_kinds[atomic_load(&s->op)].name);
 	}
 }
@@ -96,7 +98,8 @@ static void pages_check(struct run *r)
 	node_thread(&seat);
 	err = sigsetjmp(out, 1);
 	if (err) {
-		violation(r, "the final check gets no page", (uint32_t)seat.gfn - FIRST_GFN, 0, 0, 0);
+		violation(r, "the final check gets no page", (uint32_t)seat.gfn - FIRST_GFN, 0, 0,
+			  0);
 		return;
 	}
 	for (uint32_t page = 0; page < r->pages; page++)

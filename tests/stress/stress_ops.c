@@ -66,7 +66,8 @@ void violation(struct run *r, const char *what, uint32_t page, unsigned word, ui
 	atomic_fetch_add(&r->ctl->violations, 1);
 	if (atomic_fetch_add(&said, 1) < COMPLAINTS)
 		fprintf(stderr,
-			"node %u: VIOLATION %s: page %u (gfn %llu) word %u: have %#llx, want %#llx; "
+			"node %u: VIOLATION %s: page %u (gfn %llu) word %u: have %#llx, want "
+			"%#llx; "
 			"right here %d\n",
 			r->node.self, what, page, (unsigned long long)gfn, word,
 			(unsigned long long)have, (unsigned long long)want,
@@ -163,7 +164,8 @@ static void stamp_write(struct user *u, uint32_t page, bool copy)
 	} else {
 		__atomic_store_n(at, value, __ATOMIC_RELAXED);
 	}
-	__atomic_thread_fence(__ATOMIC_SEQ_CST); /* the value is performed before it is said to be */
+	__atomic_thread_fence(
+		__ATOMIC_SEQ_CST); /* the value is performed before it is said to be */
 	atomic_store(&s->done, seq + 1);
 }
 
@@ -424,7 +426,8 @@ static void op_block(struct user *u, uint32_t page)
 	r->ctl->generation[page]++;
 	u->tally[page].block++;
 	if (__atomic_load_n(lock, __ATOMIC_RELAXED) != u->id + 1)
-		violation(r, "lock not held", page, W_LOCK, __atomic_load_n(lock, __ATOMIC_RELAXED), u->id + 1);
+		violation(r, "lock not held", page, W_LOCK, __atomic_load_n(lock, __ATOMIC_RELAXED),
+			  u->id + 1);
 	__atomic_store_n(lock, 0, __ATOMIC_RELEASE);
 }
 
@@ -466,21 +469,50 @@ void op_run(struct user *u)
 	atomic_store_explicit(&u->seat->op, op, memory_order_relaxed);
 	atomic_store_explicit(&u->seat->page, page, memory_order_relaxed);
 	switch (op) {
-	case OP_STAMP_WRITE: stamp_write(u, page, false); break;
-	case OP_STAMP_READ: op_stamp_read(u, page); break;
-	case OP_BYTE: op_byte(u, page); break;
-	case OP_XADD: op_xadd(u, page); break;
-	case OP_CMPXCHG: op_cmpxchg(u, page); break;
-	case OP_XCHG: op_xchg(u, page); break;
-	case OP_PAIR: op_pair(u, page); break;
-	case OP_NARROW: op_narrow(u, page); break;
-	case OP_BLOCK: op_block(u, page); break;
-	case OP_CROSS_WRITE: op_cross_write(u, page); break;
-	case OP_CROSS_READ: op_cross_read(u, page); break;
-	case OP_SCAN: op_scan(u, page); break;
-	case OP_COPY_IN: op_copy_in(u, page); break;
-	case OP_COPY_OUT: stamp_write(u, page, true); break;
-	case OPS: break;
+	case OP_STAMP_WRITE:
+		stamp_write(u, page, false);
+		break;
+	case OP_STAMP_READ:
+		op_stamp_read(u, page);
+		break;
+	case OP_BYTE:
+		op_byte(u, page);
+		break;
+	case OP_XADD:
+		op_xadd(u, page);
+		break;
+	case OP_CMPXCHG:
+		op_cmpxchg(u, page);
+		break;
+	case OP_XCHG:
+		op_xchg(u, page);
+		break;
+	case OP_PAIR:
+		op_pair(u, page);
+		break;
+	case OP_NARROW:
+		op_narrow(u, page);
+		break;
+	case OP_BLOCK:
+		op_block(u, page);
+		break;
+	case OP_CROSS_WRITE:
+		op_cross_write(u, page);
+		break;
+	case OP_CROSS_READ:
+		op_cross_read(u, page);
+		break;
+	case OP_SCAN:
+		op_scan(u, page);
+		break;
+	case OP_COPY_IN:
+		op_copy_in(u, page);
+		break;
+	case OP_COPY_OUT:
+		stamp_write(u, page, true);
+		break;
+	case OPS:
+		break;
 	}
 	atomic_fetch_add_explicit(&u->seat->ops[op], 1, memory_order_relaxed);
 }

@@ -14,6 +14,6 @@ system: all guest payloads
 
 .PHONY: hosts
 hosts: all guest payloads
-	$(Q)$(TALLY) host 200 python3 -B tests/system/hosts.py $(CASE)
+	$(Q)$(TALLY) $@ 200 python3 -B tests/system/hosts.py $(CASE)
 
 TEST_TARGETS += payloads-qemu system hosts

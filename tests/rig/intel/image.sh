@@ -1,22 +1,22 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# tests/rig/intel/image.sh OUT BIN GUEST PAYLOADS STEPS - makes OUT/disk.img, from which the emulated Intel host starts.
+# tests/rig/intel/image.sh OUT BIN GUEST PAYLOADS STEPS MIB HZ - makes OUT/disk.img, from which the emulated Intel host starts.
 #
 # What      Debian's stock kernel 6.12 for the host (downloaded, not installed) and an initrd: busybox, the KVM modules, the
 #           programs in BIN with their libraries, the guest's unmodified kernel GUEST/vmlinuz, a guest initrd that is OUT/job
 #           alone, the payloads, and the shell script STEPS.
+# HZ        Of the host's TSC, see run.py.
 # Why       One disk with a small initrd: every byte passes through an emulated CPU. 6.12, as it is the newer of the two.
 set -eu
 
-out=$1 bin=$2 guest=$3 payloads=$4 steps=$5
+out=$1 bin=$2 guest=$3 payloads=$4 steps=$5 memory_mib=$6 hz=$7
 here=$(dirname "$0")
 meta=linux-image-6.12-amd64
-memory_mib=1024
 # Known or harmful: the calibration loops, address randomisation (disk.py puts the kernel where it was linked for),
 # self-tests, MWAIT and deep idle states of an emulated CPU.
 cmdline="console=ttyS0,115200 quiet nokaslr mitigations=off audit=0 nowatchdog no_timer_check tsc=reliable
-	tsc_early_khz=$((${IPS:-200000000} / 1000)) cryptomgr.notests random.trust_cpu=on panic=-1 idle=halt ${CMDLINE:-}"
+	tsc_early_khz=$((hz / 1000)) cryptomgr.notests random.trust_cpu=on panic=-1 idle=halt"
 
 fail() {
 	echo "rig/intel: $*" >&2

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""tests/rig/intel/run.py DIR [--limit S] [--ips N] - starts the emulated Intel host from DIR/disk.img and judges what it did.
+"""tests/rig/intel/run.py DIR MIB HZ [--limit S] - starts the emulated Intel host from DIR/disk.img and judges what it did.
 
 What    Bochs, with its display in a pseudo-terminal that nobody looks at; the host's serial port is DIR/serial.log. Its lines
         go to stdout with the seconds since the start. When nothing new came for a while, a line says that it still runs.
@@ -23,20 +23,20 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 QUIET_S = 30
-MEMORY_MIB = 1024
 
 
 def options():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("dir")
+    p.add_argument("mib", type=int, help="the host's memory")
+    p.add_argument("hz", type=int, help="emulated instructions in an emulated second; also its TSC")
     p.add_argument("--limit", type=float, default=1800, help="seconds (1800)")
-    p.add_argument("--ips", type=int, default=200000000, help="emulated instructions in an emulated second; also its TSC")
     return p.parse_args()
 
 
 def bochs_start(a):
     with open(os.path.join(HERE, "bochsrc.in"), encoding="ascii") as f:
-        text = f.read().replace("@MIB@", str(MEMORY_MIB)).replace("@IPS@", str(a.ips)).replace("@DIR@", os.path.abspath(a.dir))
+        text = f.read().replace("@MIB@", str(a.mib)).replace("@IPS@", str(a.hz)).replace("@DIR@", os.path.abspath(a.dir))
     rc = {"bochsrc": text, "bochs.start": "continue\n"}
     for name, content in rc.items():
         with open(os.path.join(a.dir, name), "w", encoding="ascii") as f:
@@ -46,14 +46,14 @@ def bochs_start(a):
             os.unlink(os.path.join(a.dir, name))
     pid, terminal = pty.fork()
     if pid == 0:
+        try:  # its session is new, and gets one share of the CPUs among those of all others
+            with open("/proc/self/autogroup", "w", encoding="ascii") as f:
+                f.write("-10")
+        except OSError:
+            pass
         os.environ["TERM"] = "xterm"
         os.execvp("bochs-bin", ["bochs-bin", "-q", "-f", os.path.join(a.dir, "bochsrc"), "-rc", os.path.join(a.dir, "bochs.start")])
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 132, 0, 0))
-    try:  # the kernel's groups by session would give it one share among many others
-        with open(f"/proc/{pid}/autogroup", "w", encoding="ascii") as f:
-            f.write("-10")
-    except OSError:
-        pass
     return pid, terminal
 
 

@@ -12,7 +12,7 @@ CLUSTER_TEST_PROGS := $(B)/bin/unum $(B)/bin/unumd $(B)/tests/system/cluster/fak
 .PHONY: check-cluster test-cluster
 check-cluster: $(CLUSTER_TEST_PROGS)
 	$(Q)$(TALLY) cluster 120 python3 -B tests/system/cluster/test_cluster.py $(B)
-	$(Q)$(TALLY) hosts 60 python3 -B tests/system/cluster/test_hosts.py $(B)
+	$(Q)$(TALLY) cluster-hosts 90 python3 -B tests/system/cluster/test_hosts.py $(B)
 test-cluster: $(CLUSTER_TEST_PROGS)
 	$(Q)$(TALLY) cluster-kill 600 python3 -B tests/system/cluster/test_kill.py $(B)
 

@@ -15,6 +15,7 @@
  *             kvm         a host that any VM may run kvm on
  *             eptad       one that has kvm for one node only, and a command that mends it
  *             hang, die, garbage
+ *             no-permission, busy, too-old, no-rights, cpu  one that has no kvm, with this word for it
  *           Without UNUM_FAKE_HOST it tells of a host without KVM.  Started with --host and a kernel file with "private"
  *           in its beginning, it says that vCPUs of that kernel share no page tables.
  * Threads   main, and the reader of cc_chan.
@@ -247,6 +248,9 @@ static void step(struct fake *f, struct cc_msg *msg)
 	"\", \"why\": \"" why "\", \"fix\": \"" fix "\" }"
 #define OFFER_KVM OFFER("kvm", "true", "", "", "")
 #define OFFER_EPTAD OFFER("bt", "false", "unsound", "walks are writes", "reload it")
+#define OFFER_WORD(word) OFFER("bt", "false", word, "this is " word, "mend " word)
+#define NONE_FOR(word) OFFER_WORD(word), OFFER_WORD(word), OFFER_WORD(word), ""
+#define OFFER_CPU OFFER("none", "false", "cpu", "no popcnt", "")
 #define OFFER_NO OFFER("bt", "false", "no-kvm", "there is no /dev/kvm", "")
 
 static const struct {
@@ -255,6 +259,11 @@ static const struct {
 	{ "", OFFER_NO, OFFER_NO, OFFER_NO, "" },
 	{ "kvm", OFFER_KVM, OFFER_KVM, OFFER_KVM, "avx avx2" },
 	{ "eptad", OFFER_KVM, OFFER_EPTAD, OFFER_KVM, "avx aes" },
+	{ "no-permission", NONE_FOR("no-permission") },
+	{ "busy", NONE_FOR("busy") },
+	{ "too-old", NONE_FOR("too-old") },
+	{ "no-rights", NONE_FOR("no-rights") },
+	{ "cpu", OFFER_CPU, OFFER_CPU, OFFER_CPU, "" },
 };
 
 static bool kernel_is_private(const char *path)

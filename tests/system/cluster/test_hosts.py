@@ -89,6 +89,18 @@ class Hosts(ClusterTest):
     def test_no_device_has_its_own_status(self):
         self.refused(self.vm(KVM, NO_KVM, engine="kvm"), 7, "node 'n1': engine kvm: there is no /dev/kvm\n")
 
+    def test_each_reason_has_its_own_status(self):
+        for word, status in (("no-permission", 8), ("busy", 9), ("too-old", 10), ("no-rights", 11)):
+            with self.subTest(word):
+                self.refused(self.vm(KVM, word, engine="kvm"), status,
+                             "node 'n1': engine kvm: this is %s; fix: mend %s\n" % (word, word))
+                self.tearDown()
+                self.setUp()
+
+    def test_a_host_without_any_engine(self):
+        """Not even bt: named or not, nothing is started."""
+        self.refused(self.vm(EPTAD, "cpu"), 6, "unum: error: node 'n1': no engine: no popcnt\nunum: nothing was started")
+
     def test_faults_that_do_not_work(self):
         self.refused(self.vm(KVM, engine="kvm", faults="dispatch"), 11, "node 'n0': engine kvm: no reader\n")
 
@@ -131,6 +143,11 @@ class Hosts(ClusterTest):
         told = json.loads(r.stdout)
         self.assertEqual((told["status"], told["together"], [h["node"] for h in told["hosts"]]), (0, None, [None]))
         self.assertEqual(told["hosts"][0]["verdict"]["several"]["fix"], "reload it")
+
+    def test_doctor_of_a_host_that_can_do_nothing(self):
+        r = self.doctor(host="cpu")
+        self.assertEqual(r.returncode, 6)
+        self.assertIn("one node: engine none (because no popcnt)\n", r.stdout.decode())
 
     def test_doctor_that_learns_nothing(self):
         for host, slice_program in (("garbage", FAKE), ("die", FAKE), (KVM, self.folder / "none")):

@@ -7,6 +7,7 @@
 #include <criterion/criterion.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -190,6 +191,35 @@ Test(conn, much_waits_in_memory_and_arrives_whole, .timeout = 60)
 	cr_expect_eq(p.server.bytes, 64 * sizeof(data));
 	cr_expect_not(cc_conn_busy(p.client.conn));
 	pair_close(&p);
+}
+
+/* A slice says its last words and closes while its agent is about to send: the words count. */
+Test(conn, last_words_are_heard_though_nobody_listens, .timeout = 20)
+{
+	struct cc_msg words = { .type = CC_MSG_PROGRESS, .progress = { "last words" } };
+	struct end agent = { 0 };
+	struct cc_loop loop;
+	uint8_t *frame;
+	size_t len;
+	int fd[2];
+
+	cr_assert_eq(cc_loop_open(&loop), 0);
+	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fd), 0);
+	cr_assert_eq(cc_conn_make(&loop, fd[0], CC_CONN_PLAIN, NULL, &ops, &agent, &agent.conn), 0);
+	cr_assert_eq(cc_msg_encode(&words, &frame, &len), 0);
+	cr_assert_eq(write(fd[1], frame, len), (ssize_t)len);
+	cr_assert_eq(write(fd[1], frame, len), (ssize_t)len);
+	close(fd[1]);
+	cc_conn_send(agent.conn, &(struct cc_msg){ .type = CC_MSG_PING });
+	cc_conn_send(agent.conn, &(struct cc_msg){ .type = CC_MSG_STOP });
+	while (cc_loop_once(&loop, 100))
+		;
+	cr_expect_eq(agent.messages, 2);
+	cr_expect_eq(agent.closed, 1);
+	cr_expect_not(agent.garbage);
+	cc_conn_free(agent.conn);
+	cc_loop_close(&loop);
+	free(frame);
 }
 
 Test(conn, more_than_the_bound_breaks_it, .timeout = 60)

@@ -2,9 +2,12 @@
 /* tests/unit/cluster-config/test_topology.c - files that are right, and what is made of them. */
 #include "cluster-config/core/schema.h"
 #include "cluster-config/core/spec.h"
+#include "interconnect/fabric.h"
 
 #include <criterion/criterion.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define POOL "pool: lab\n"
 #define NODES                                                                                      \
@@ -268,4 +271,40 @@ Test(local, splits_evenly)
 		     64ull << 20);
 	cr_expect_str_eq(t->node[2].name, "n2");
 	cc_topology_free(t);
+}
+
+/* A fabric that the schema knows and this build lacks is a mistake for who wants to start, and no other is. */
+Test(topology, fabrics_that_are_not_built_in)
+{
+	static const char *const names[] = { "auto", "tcp", "verbs", "ofi", "ucx" };
+	static const char form[] = "pool: lab\nnodes:\n"
+				   "  - { name: a, address: 198.51.100.1, cpus: 2, memory: 1GiB, fabric: { backend: %s } }\n"
+				   "  - { name: b, address: 198.51.100.2, cpus: 2, memory: 1GiB }\n"
+				   "vms: [ { name: v, vcpus: 4, memory: 2GiB, kernel: k } ]\n";
+	char path[] = "/tmp/unum-topology-XXXXXX", expected[160];
+	int fd = mkstemp(path);
+
+	cr_assert_geq(fd, 0);
+	for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
+		FILE *file = fopen(path, "w");
+		struct cc_topology *t = NULL;
+		bool built = !strcmp(names[i], "auto");
+		char *said = NULL;
+		size_t len;
+		FILE *errors = open_memstream(&said, &len);
+
+		for (const char *const *b = ic_backend_names(); *b; b++)
+			built = built || !strcmp(*b, names[i]);
+		fprintf(file, form, names[i]);
+		fclose(file);
+		cr_expect_eq(cc_topology_load(path, errors, &t), built ? 0 : -EINVAL, "%s", names[i]);
+		fclose(errors);
+		snprintf(expected, sizeof(expected), "%s:3:5: error: node 'a': the fabric %s is not built in\n", path,
+			 names[i]);
+		cr_expect_str_eq(said, built ? "" : expected);
+		free(said);
+		cc_topology_free(t);
+	}
+	close(fd);
+	unlink(path);
 }

@@ -90,6 +90,24 @@ Test(node, copies_cross_pages_and_respect_holes)
 	close_one(d);
 }
 
+/* One node's view needs no fault: every right is there, and nobody takes it. */
+Test(node, a_view_of_one_node_is_plain)
+{
+	struct dsm *d = open_one(DSM_MAP_UFFD);
+	struct dsm_stats st;
+	uint8_t b;
+
+	cr_assert_eq(dsm_right(d, 0x10f), DSM_WRITE);
+	cr_assert_eq(dsm_right(d, 0x20), DSM_NONE, "not RAM");
+	dsm_view(d)[0x10f * PAGE_SIZE] = 5;
+	cr_assert_eq(dsm_copy_in(d, &b, 0x10f * PAGE_SIZE, 1, UINT64_MAX), 0);
+	cr_assert_eq(b, 5);
+	cr_assert_eq(dsm_view_fault(d, dsm_view(d), true, UINT64_MAX), -EFAULT, "no fault of the memory's making");
+	dsm_stats(d, &st);
+	cr_assert_eq(st.faults_local, 0);
+	close_one(d);
+}
+
 Test(node, after_stop_everything_ends)
 {
 	struct dsm *d = open_one(DSM_MAP_TLB);

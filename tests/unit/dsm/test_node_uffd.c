@@ -145,7 +145,8 @@ static void *add(void *arg)
 	word = (uint64_t *)at(mine, 3, 64);
 	border = (uint64_t *)at(mine, 67, PAGE_SIZE - 4);
 	for (unsigned i = 0; i < ROUNDS; i++) {
-		uint64_t now = __atomic_load_n(word, __ATOMIC_SEQ_CST), twice = 0x0101010101010101u * (i & 0x7f);
+		uint64_t now = __atomic_load_n(word, __ATOMIC_SEQ_CST),
+			 twice = 0x0101010101010101u * (i & 0x7f);
 
 		if (now < a->seen)
 			return NULL;
@@ -178,7 +179,9 @@ ParameterizedTest(struct way *way, node_uffd, a_storm_loses_nothing, .timeout = 
 		cr_assert_not(a[i].refused, "%s", way->name);
 		cr_assert_eq(a[i].seen, ROUNDS, "%s: the word went back", way->name);
 	}
-	cr_assert_eq(dsm_copy_in(node[1].d, &sum, 3 * PAGE_SIZE + 64, sizeof(sum), clock_now_ns() + LIMIT), 0);
+	cr_assert_eq(dsm_copy_in(node[1].d, &sum, 3 * PAGE_SIZE + 64, sizeof(sum),
+				 clock_now_ns() + LIMIT),
+		     0);
 	cr_assert_eq(sum, ADDERS * ROUNDS, "%s: %lu", way->name, sum);
 	dsm_stats(node[0].d, &st);
 	cr_assert_gt(st.faults_read + st.faults_write + st.faults_upgrade, 0);
@@ -200,7 +203,9 @@ ParameterizedTest(struct way *way, node_uffd, a_lost_mapping_comes_back, .timeou
 	open_two(way, true);
 	mine = &node[0];
 	memset(bytes, 0x33, sizeof(bytes));
-	cr_assert_eq(dsm_copy_out(node[1].d, 70 * PAGE_SIZE, bytes, sizeof(bytes), clock_now_ns() + LIMIT), 0);
+	cr_assert_eq(dsm_copy_out(node[1].d, 70 * PAGE_SIZE, bytes, sizeof(bytes),
+				  clock_now_ns() + LIMIT),
+		     0);
 	if (sigsetjmp(refused, 1))
 		cr_assert_fail("%s: refused", way->name);
 	cr_assert_eq(*at(mine, 70, 9), 0x33);
@@ -209,10 +214,13 @@ ParameterizedTest(struct way *way, node_uffd, a_lost_mapping_comes_back, .timeou
 
 		while (!(right = dsm_right(mine->d, 70)))
 			; /* published only after the page is there, hence after this thread was woken */
-		cr_assert_eq(madvise(dsm_view(mine->d) + 70 * PAGE_SIZE, PAGE_SIZE, MADV_DONTNEED), 0);
+		cr_assert_eq(madvise(dsm_view(mine->d) + 70 * PAGE_SIZE, PAGE_SIZE, MADV_DONTNEED),
+			     0);
 		cr_assert_eq(*at(mine, 70, 4095), 0x33, "%s", way->name);
-		cr_assert_eq(dsm_right(mine->d, 70), right, "%s: %u, was %u, write %u", way->name, dsm_right(mine->d, 70), right, write);
-		cr_assert_eq(madvise(dsm_view(mine->d) + 70 * PAGE_SIZE, PAGE_SIZE, MADV_DONTNEED), 0);
+		cr_assert_eq(dsm_right(mine->d, 70), right, "%s: %u, was %u, write %u", way->name,
+			     dsm_right(mine->d, 70), right, write);
+		cr_assert_eq(madvise(dsm_view(mine->d) + 70 * PAGE_SIZE, PAGE_SIZE, MADV_DONTNEED),
+			     0);
 		*at(mine, 70, 1) = 0x44;
 		cr_assert_eq(dsm_right(mine->d, 70), DSM_WRITE);
 		cr_assert_eq(*at(mine, 70, 9), 0x33);
@@ -297,7 +305,9 @@ ParameterizedTest(struct way *way, node_uffd, holes_cannot_be_touched, .timeout 
 		(void)*at(mine, 32, 0);
 		cr_assert_fail("%s: a hole was read", way->name);
 	}
-	cr_assert_eq(dsm_view_fault(mine->d, (const void *)at(mine, 40, 0), false, UINT64_MAX), -EFAULT);
-	cr_assert_eq(dsm_view_fault(mine->d, (const void *)at(mine, 96, 0), false, UINT64_MAX), -EFAULT);
+	cr_assert_eq(dsm_view_fault(mine->d, (const void *)at(mine, 40, 0), false, UINT64_MAX),
+		     -EFAULT);
+	cr_assert_eq(dsm_view_fault(mine->d, (const void *)at(mine, 96, 0), false, UINT64_MAX),
+		     -EFAULT);
 	close_two();
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/unit/dsm/test_uffd.c - the calls that make, protect and take away pages of a view, in both ways to make readable ones. */
+/* tests/unit/dsm/test_uffd.c - calls that make, protect and take away pages of a view; both ways to make readable ones. */
 #include "base/clock.h"
 #include "dsm/uffd.h"
 
@@ -86,12 +86,14 @@ static void rights_are_enforced(bool copy)
 	open_file(&f, DSM_FAULTS_INLINE, copy);
 	memset(f.alias + PAGE_SIZE, 0x5a, PAGE_SIZE);
 	for (unsigned round = 0; round < 3; round++) {
-		cr_assert_eq(touch(&f, 1, false, &b), SIGBUS, "absent although the file has the frame");
+		cr_assert_eq(touch(&f, 1, false, &b), SIGBUS,
+			     "absent although the file has the frame");
 		cr_assert_eq(touch(&f, 2, false, &b), SIGBUS, "absent");
 		dsm_uffd_map(&f.u, PAGE_SIZE, false);
 		cr_assert_eq(touch(&f, 1, false, &b), 0);
 		cr_assert_eq(b, 0x5a + round);
-		cr_assert_eq(f.alias[2 * PAGE_SIZE - 1], 0x5a + round, "the alias has the same bytes");
+		cr_assert_eq(f.alias[2 * PAGE_SIZE - 1], 0x5a + round,
+			     "the alias has the same bytes");
 		cr_assert_eq(touch(&f, 1, true, &b), SIGBUS, "readable only");
 		dsm_uffd_protect(&f.u, PAGE_SIZE, false);
 		b = (uint8_t)(0x5b + round);
@@ -109,8 +111,14 @@ static void rights_are_enforced(bool copy)
 	close_file(&f);
 }
 
-Test(uffd, rights_are_enforced) { rights_are_enforced(false); }
-Test(uffd, rights_are_enforced_copying) { rights_are_enforced(true); }
+Test(uffd, rights_are_enforced)
+{
+	rights_are_enforced(false);
+}
+Test(uffd, rights_are_enforced_copying)
+{
+	rights_are_enforced(true);
+}
 
 static void a_write_grant_after_protection(bool copy)
 {
@@ -134,8 +142,14 @@ static void a_write_grant_after_protection(bool copy)
 	close_file(&f);
 }
 
-Test(uffd, a_write_grant_after_protection) { a_write_grant_after_protection(false); }
-Test(uffd, a_write_grant_after_protection_copying) { a_write_grant_after_protection(true); }
+Test(uffd, a_write_grant_after_protection)
+{
+	a_write_grant_after_protection(false);
+}
+Test(uffd, a_write_grant_after_protection_copying)
+{
+	a_write_grant_after_protection(true);
+}
 
 /* --- a page that becomes readable is writable at no time ---------------------------------------------- */
 
@@ -172,7 +186,8 @@ static void never_writable(bool copy)
 	while (clock_now_ns() < until) {
 		f.alias[0] = (uint8_t)(rounds++ % 200);
 		dsm_uffd_map(&f.u, 0, false);
-		cr_assert_neq(f.alias[0], 0xee, "written while it became readable, round %u", rounds);
+		cr_assert_neq(f.alias[0], 0xee, "written while it became readable, round %u",
+			      rounds);
 		dsm_uffd_zap(&f.u, 0);
 	}
 	writer_stops = true;
@@ -181,8 +196,14 @@ static void never_writable(bool copy)
 	close_file(&f);
 }
 
-Test(uffd, never_writable_on_the_way) { never_writable(false); }
-Test(uffd, never_writable_on_the_way_copying) { never_writable(true); }
+Test(uffd, never_writable_on_the_way)
+{
+	never_writable(false);
+}
+Test(uffd, never_writable_on_the_way_copying)
+{
+	never_writable(true);
+}
 
 /* --- dispatch ----------------------------------------------------------------------------------------- */
 
@@ -261,8 +282,14 @@ static void parked_until_mapped(bool copy)
 	close_file(&f);
 }
 
-Test(uffd, parked_until_mapped, .timeout = 20) { parked_until_mapped(false); }
-Test(uffd, parked_until_mapped_copying, .timeout = 20) { parked_until_mapped(true); }
+Test(uffd, parked_until_mapped, .timeout = 20)
+{
+	parked_until_mapped(false);
+}
+Test(uffd, parked_until_mapped_copying, .timeout = 20)
+{
+	parked_until_mapped(true);
+}
 
 /* Nobody who was parked, or comes later, gets a byte. */
 Test(uffd, shut_refuses_everybody, .timeout = 20)
@@ -277,7 +304,9 @@ Test(uffd, shut_refuses_everybody, .timeout = 20)
 	memset(f.alias, 0x11, PAGES * PAGE_SIZE);
 	dsm_uffd_map(&f.u, 4 * PAGE_SIZE, true);
 	for (unsigned i = 0; i < 5; i++) {
-		t[i] = (struct toucher){ .at = f.u.view + i / 2 * PAGE_SIZE, .write = i & 1, .value = 0x22 };
+		t[i] = (struct toucher){ .at = f.u.view + i / 2 * PAGE_SIZE,
+					 .write = i & 1,
+					 .value = 0x22 };
 		pthread_create(&t[i].tid, NULL, toucher_run, &t[i]);
 		ev = event_wait(&f);
 		cr_assert_eq(ev.offset, i / 2 * PAGE_SIZE);

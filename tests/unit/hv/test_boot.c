@@ -479,3 +479,36 @@ Test(boot, real_kernel)
 	hv_bytes_free(&unpacked);
 	globfree(&g);
 }
+
+/* The mark of page tables that are not shared: owner, type and value all have to be right. */
+Test(boot, private_page_tables_mark)
+{
+	static const struct {
+		const char *owner;
+		uint32_t owner_len, type, value;
+		bool marked;
+	} notes[] = {
+		{ "unum", 5, 1, 1, true },  { "unum", 5, 1, 0, false }, { "unum", 5, 1, 2, false },
+		{ "unum", 5, 2, 1, false }, { "unux", 5, 1, 1, false }, { "unum", 4, 1, 1, false },
+	};
+
+	for (unsigned bits = 0; bits < 2; bits++) {
+		size_t len = make_elf(elf, bits, 0x100000, 0x100, 0x200, true);
+
+		cr_expect_not(hv_boot_private_tables(elf, len), "a PVH note alone");
+		for (unsigned i = 0; i < ARRAY_LEN(notes); i++) {
+			uint8_t *p = elf + 0x800;
+
+			put_le32(p, notes[i].owner_len);
+			put_le32(p + 4, 4);
+			put_le32(p + 8, notes[i].type);
+			memset(p + 12, 0, 8);
+			memcpy(p + 12, notes[i].owner, notes[i].owner_len);
+			put_le32(p + (notes[i].owner_len > 4 ? 20 : 16), notes[i].value);
+			cr_expect_eq(hv_boot_private_tables(elf, len), notes[i].marked, "note %u", i);
+			for (size_t cut = 0; cut < 0x818; cut++) /* the segment ends at 0x818 */
+				cr_expect_not(hv_boot_private_tables(elf, cut), "note %u, %zu bytes", i, cut);
+		}
+	}
+	cr_expect_not(hv_boot_private_tables((const uint8_t *)"MZ", 2));
+}

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * tests/unit/hv/test_kvm_host.c - what a host is told about its KVM: made-up devices, modules and rights, and the real one.
+ * tests/unit/hv/test_kvm_host.c - what is said of a host's KVM: made-up devices, modules and rights, and the real one.
  */
 #include "hv/kvm/host.h"
 
@@ -60,7 +60,8 @@ static struct kvm_host probe(const char *device)
 /* Without a usable KVM every verdict is the same no, with its reason. */
 static void all_refused(const struct kvm_host *h, int err, const char *why, const char *fix)
 {
-	const struct kvm_verdict *all[] = { &h->usable, &h->inline_faults, &h->dispatch_faults, &h->shared };
+	const struct kvm_verdict *all[] = { &h->usable, &h->inline_faults, &h->dispatch_faults,
+					    &h->shared };
 
 	cr_assert_eq(h->err, err, "%d", h->err);
 	for (unsigned i = 0; i < 4; i++) {
@@ -154,7 +155,9 @@ Test(kvm_host, kinds)
 	put("kvm_intel/parameters/eptad", "N\n");
 	h = probe("/dev/kvm");
 	cr_assert_eq(h.eptad, 0);
-	cr_assert_eq(h.shared.ok, h.inline_faults.ok || h.dispatch_faults.ok, "%s", h.shared.why);
+	/* What was seen goes before what is said: on a real AMD host that claims to be this, walks still write. */
+	cr_assert_eq(h.shared.ok, !h.walks_write && (h.inline_faults.ok || h.dispatch_faults.ok), "%s",
+		     h.shared.why);
 }
 
 Test(kvm_host, the_real_one)
@@ -177,9 +180,11 @@ Test(kvm_host, the_real_one)
 	cr_assert_geq(h.vcpus_max, 1);
 	/* Shadow paging: the guest sees a page fault of KVM's making; and that is seen. */
 	if (!h.two_dimensional)
-		cr_assert(strstr(h.inline_faults.why, "page fault of KVM's making"), "%s", h.inline_faults.why);
+		cr_assert(strstr(h.inline_faults.why, "page fault of KVM's making"), "%s",
+			  h.inline_faults.why);
 	if (!geteuid())
-		cr_assert(h.dispatch_faults.ok, "root may have faults of the kernel parked: %s", h.dispatch_faults.why);
+		cr_assert(h.dispatch_faults.ok, "root may have faults of the kernel parked: %s",
+			  h.dispatch_faults.why);
 	cr_assert(!h.shared.ok || (h.kind == KVM_KIND_VMX && h.eptad == 0));
 }
 
@@ -192,7 +197,8 @@ Test(kvm_host, rights_of_a_user)
 	FILE *f;
 
 	snprintf(path, sizeof(path), "%s/kvm", dir);
-	if (!real() || geteuid() || stat("/dev/kvm", &st) || mknod(path, S_IFCHR | 0600, st.st_rdev) || chmod(path, 0666))
+	if (!real() || geteuid() || stat("/dev/kvm", &st) ||
+	    mknod(path, S_IFCHR | 0600, st.st_rdev) || chmod(path, 0666))
 		cr_skip_test("needs root and /dev/kvm");
 	cr_assert_eq(chmod(dir, 0755), 0);
 	cr_assert_eq(seteuid(65534), 0); /* takes the effective capabilities, too */
@@ -204,7 +210,8 @@ Test(kvm_host, rights_of_a_user)
 		return;
 	fclose(f);
 	cr_assert_not(h.dispatch_faults.ok);
-	cr_assert(strstr(h.dispatch_faults.fix, "unprivileged_userfaultfd=1"), "%s", h.dispatch_faults.fix);
+	cr_assert(strstr(h.dispatch_faults.fix, "unprivileged_userfaultfd=1"), "%s",
+		  h.dispatch_faults.fix);
 	cr_assert_not(h.inline_faults.ok && h.address == KVM_ADDRESS_PERF);
 	cr_assert(h.inline_faults.ok || h.inline_faults.why[0]);
 }

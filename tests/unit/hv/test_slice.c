@@ -164,10 +164,12 @@ static void kick(struct hv_vcpu *v)
 	atomic_store(&v->kick, true);
 }
 
-static const struct hv_engine scripted = { "script",   probe,      vm_open,    vm_close,
-					   vcpu_open,  vcpu_close, get_state,  set_state,
-					   run,        irq_ready,  inject_irq, irq_ready,
-					   inject_nmi, get_tpr,    set_tpr,    kick };
+static const struct hv_engine scripted = {
+	.name = "script", .plain_only = true, .probe = probe, .vm_open = vm_open, .vm_close = vm_close,
+	.vcpu_open = vcpu_open, .vcpu_close = vcpu_close, .get_state = get_state, .set_state = set_state,
+	.run = run, .irq_ready = irq_ready, .inject_irq = inject_irq, .nmi_ready = irq_ready,
+	.inject_nmi = inject_nmi, .get_tpr = get_tpr, .set_tpr = set_tpr, .kick = kick,
+};
 const struct hv_engine *const hv_engines[] = { &scripted, NULL }; /* takes the place of engines.c */
 
 /* --- what a guest does ------------------------------------------------------------------------------------------ */
