@@ -5,7 +5,7 @@
 #
 # What      First the checked-in corpus alone, then new inputs on top of it and of what earlier runs found (DIR/corpus/TARGET).
 #           A finding is in DIR/found, with the command that replays it.  JOBS at once (default: all CPUs).
-# Limits    10 s and 2 GiB an input; a target that does not even begin is a failure.
+# Limits    60 s and 2 GiB an input (a packed kernel may be half a GiB); a target that does not even begin is a failure.
 set -u
 dir=$1 seconds=$2; shift 2
 jobs=${JOBS:-$(nproc)}
@@ -16,7 +16,7 @@ export ASAN_OPTIONS=${ASAN_OPTIONS:-quarantine_size_mb=16:allocator_may_return_n
 one() { # target
 	local name=$1 prog=$dir/tests/fuzz/$1 own=$dir/corpus/$1 seeds=tests/fuzz/corpus/$1 out=$log/$1
 	mkdir -p "$own"
-	if "$prog" -timeout=10 -rss_limit_mb=2048 -max_total_time="$seconds" -print_final_stats=1 \
+	if "$prog" -timeout=60 -rss_limit_mb=2048 -max_total_time="$seconds" -print_final_stats=1 \
 		-use_value_profile=1 -artifact_prefix="$found/$name-" "$own" "$seeds" >"$out" 2>&1; then
 		awk -v name="$name" '
 			/ cov: / { for (i = 1; i < NF; i++) { if ($i == "cov:") cov = $(i + 1); if ($i == "corp:") corp = $(i + 1) } }

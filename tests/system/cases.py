@@ -76,7 +76,7 @@ def crossed(run, *keys):
 
 # Payload: command line, counters that must have moved on several nodes.
 PAYLOAD_CASES = {
-    "ipi": ("", ["ipis_sent_remote"]),
+    "ipi": ("rounds=30", ["ipis_sent_remote"]),
     "lock": ("", ["remote_faults", "pages_sent"]),
     "mmio": ("slots=1", ["mmio_remote"]),
     "cross": ("", ["remote_faults", "pages_sent"]),
