@@ -53,6 +53,9 @@ static void refuse(struct cc_ctl *c, const struct cc_wish *wish, const struct cc
 
 static void choice_tell(struct cc_ctl *c, const struct cc_wish *wish, const struct cc_refusal *no)
 {
+	static const char *const paths[] = { [CC_FAULTS_INLINE] = "inline", [CC_FAULTS_DISPATCH] = "dispatch" };
+	const char *path = wish->faults == CC_FAULTS_AUTO ? c->peer[0].host.facts.offer[wish->span].faults
+							  : paths[wish->faults];
 	char line[LINE_MAX_BYTES];
 
 	if (c->engine == CC_ENGINE_BT)
@@ -60,12 +63,10 @@ static void choice_tell(struct cc_ctl *c, const struct cc_wish *wish, const stru
 			 cc_peer_node(&c->peer[no->node])->name, no->why,
 			 cc_fix_mends(no->fix) ? "; fix: " : "",
 			 cc_fix_mends(no->fix) ? no->fix : "");
+	else if (!strcmp(path, "none")) /* one node */
+		snprintf(line, sizeof(line), "engine kvm");
 	else
-		snprintf(line, sizeof(line), "engine kvm, %s faults",
-			 wish->faults == CC_FAULTS_INLINE ? "inline"
-			 : wish->faults == CC_FAULTS_DISPATCH
-				 ? "dispatch"
-				 : c->peer[0].host.facts.offer[wish->span].faults);
+		snprintf(line, sizeof(line), "engine kvm, %s faults", path);
 	c->ops->on_progress(c->arg, "", line);
 }
 

@@ -51,7 +51,9 @@ static void engine_print(const char *what, const struct cc_offer *o)
 	static const char *const engines[] = { "none", "bt", "kvm" };
 
 	printf("%s: engine %s", what, engines[o->engine]);
-	if (o->engine == CC_HOST_KVM)
+	if (o->engine == CC_HOST_KVM && !strcmp(o->faults, "none"))
+		printf("\n");
+	else if (o->engine == CC_HOST_KVM)
 		printf(", %s faults\n", o->faults);
 	else
 		printf(" (because %s%s%s)\n", o->why, cc_fix_mends(o->fix) ? "; fix: " : "",

@@ -58,8 +58,9 @@ struct hv_verdict hv_verdict_make(const struct hv_host_can *can, enum hv_span sp
 	}
 	if (!can->kvm.ok)
 		return refused(can, can->kvm_refusal, &can->kvm);
-	/* Of two that fail, the way to dispatch is the shorter one: it needs userfaultfd and nothing else. */
-	if (!can->inline_faults.ok && !can->dispatch_faults.ok)
+	/* Of two that fail, the way to dispatch is the shorter one: it needs userfaultfd and nothing else.  The memory
+	 * of one node has no faults. */
+	if (span != HV_SPAN_ONE && !can->inline_faults.ok && !can->dispatch_faults.ok)
 		return refused(can, HV_REFUSAL_NO_RIGHTS, &can->dispatch_faults);
 	if (span == HV_SPAN_SEVERAL && !can->shared.ok)
 		return refused(can, HV_REFUSAL_UNSOUND, &can->shared);
@@ -67,6 +68,9 @@ struct hv_verdict hv_verdict_make(const struct hv_host_can *can, enum hv_span sp
 	if (can->kvm_slow && can->bt.ok)
 		v = refused(can, HV_REFUSAL_SLOW, &slow);
 	v.kvm = true;
-	v.faults = can->inline_faults.ok ? HV_FAULTS_INLINE : HV_FAULTS_DISPATCH;
+	if (span == HV_SPAN_SEVERAL) /* page tables that other nodes write: inline has a hole (docs/limits.md) */
+		v.faults = can->dispatch_faults.ok ? HV_FAULTS_DISPATCH : HV_FAULTS_INLINE;
+	else if (span == HV_SPAN_PRIVATE)
+		v.faults = can->inline_faults.ok ? HV_FAULTS_INLINE : HV_FAULTS_DISPATCH;
 	return v;
 }

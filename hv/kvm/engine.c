@@ -101,8 +101,11 @@ static int agree_faults(const struct hv_engine_need *need, const struct kvm_host
 		t->faults = DSM_FAULTS_DISPATCH;
 		return 0;
 	}
-	if (need->choose_faults)
-		t->faults = h->inline_faults.ok ? DSM_FAULTS_INLINE : DSM_FAULTS_DISPATCH;
+	if (need->choose_faults) { /* as hv/core/verdict.c tells it */
+		bool first = need->private_tables ? h->inline_faults.ok : !h->dispatch_faults.ok;
+
+		t->faults = first ? DSM_FAULTS_INLINE : DSM_FAULTS_DISPATCH;
+	}
 	if (t->faults == DSM_FAULTS_INLINE)
 		v = &h->inline_faults;
 	t->fault_address = h->address;

@@ -469,8 +469,7 @@ static void options_parse(int argc, char **argv, struct tool *t)
 			fputs(usage, stdout);
 			exit(0);
 		} else if (opt == O_TRANSPORTS) {
-			for (const char *const *n = ic_backend_names(); *n; n++)
-				puts(*n);
+			transports_print();
 			exit(0);
 		} else if (!option_take(t, opt, optarg)) {
 			fputs(usage, stderr);

@@ -40,7 +40,10 @@ guest() { # engine, slices, vCPUs, command line
 }
 
 if "$build/bin/unum-stress" --can; then
-	for transport in $("$litmus" --transports); do
+	transports=$("$litmus" --transports 2>"$log")
+	grep SKIP "$log"
+	skipped=$(grep -c SKIP "$log")
+	for transport in $transports; do
 		native --transport "$transport" --seconds "$seconds"
 		native --transport "$transport" --seconds "$seconds" --nodes 3 --cache 64KiB --faults dispatch --seed 2
 	done

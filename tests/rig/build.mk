@@ -20,3 +20,5 @@ rig-amd: all guest payloads rig-image
 		python3 -B tests/rig/amd.py $(CASE)
 
 TEST_TARGETS += rig-amd
+
+-include $(wildcard tests/rig/*/build.mk)

@@ -28,8 +28,8 @@ TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))
 RIG = os.path.join(TOP, "build", "rig")
 IMAGE = os.path.join(RIG, "amd")
 BOOT_LIMIT_S = 180
-# QEMU 7.2 lets a guest's XSETBV pass by KVM, which then knows nothing of the guest's XCR0: no XSAVE, so no AVX.  With 5-level
-# paging KVM's nested tables would have 5 levels, too; no AMD processor of the time of this kernel had that.
+# QEMU 7.2 lets a guest's XSETBV pass by KVM, which then knows nothing of the guest's XCR0: no XSAVE, so no AVX.  And
+# 5-level paging in the host gives nested tables a fifth level, which its SVM does not walk.
 CPU = "max,la57=off,xsave=off,avx=off"
 CMDLINE = ("console=ttyS0 quiet panic=-1 mitigations=off nokaslr audit=0 nowatchdog no_timer_check random.trust_cpu=on "
            "tsc=reliable cryptomgr.notests")
@@ -106,7 +106,8 @@ def qemu(a, folder):
         return ["-virtfs", f"local,id={tag},path={path},mount_tag={tag},security_model=none,multidevs=remap{more}"]
 
     thread = "multi" if a.cpus > 1 else "single"
-    args = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35",
+    args = ["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64"]  # should this program be killed, it ends too
+    args += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35",
             "-accel", f"tcg,thread={thread},tb-size=512", "-cpu", a.cpu, "-smp", str(a.cpus), "-m", a.memory,
             "-kernel", a.kernel, "-initrd", a.initrd, "-append", f"{CMDLINE} tsc_early_khz={tsc_khz()} {a.append}".strip(),
             "-serial", "file:" + os.path.join(folder, "console"),
@@ -173,7 +174,8 @@ def main():
     for s in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(s, lambda number, _frame: sys.exit(128 + number))
     if not os.path.exists(a.kernel) or not os.path.exists(a.initrd):
-        sys.exit(f"rig: no {a.kernel} or {a.initrd}: make rig-image")
+        say(f"no {a.kernel} or no {a.initrd}; `make rig-image` makes them")
+        return 125
     os.makedirs(os.path.join(RIG, "runs"), exist_ok=True)
     folder = tempfile.mkdtemp(prefix="", dir=os.path.join(RIG, "runs"))
     process = None

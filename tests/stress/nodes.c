@@ -145,6 +145,22 @@ void node_close(struct node *n)
 	of_process = NULL;
 }
 
+void transports_print(void)
+{
+	for (const char *const *name = ic_backend_names(); *name; name++) {
+		struct ic_config cfg = { .nodes = 2, .backend = *name, .listen = "127.0.0.1:0" };
+		struct ic_fabric *f;
+		int err = ic_open(&cfg, &f);
+
+		if (err) { /* no library or no device: logged by the backend */
+			fprintf(stderr, "  SKIP  transport %s: %s\n", *name, strerror(-err));
+			continue;
+		}
+		ic_close(f);
+		puts(*name);
+	}
+}
+
 void *shared_alloc(size_t bytes)
 {
 	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,

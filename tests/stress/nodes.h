@@ -63,6 +63,8 @@ void node_thread(struct fault_seat *seat);
 /* All processes come here; false: `ending` was set while waiting. */
 bool nodes_meet_at(struct nodes_meet *meet, _Atomic unsigned *place, unsigned nodes);
 
+/* Prints the fabric backends that work on this host, a line each; the others, and why, on stderr. */
+void transports_print(void);
 /* Zeroed memory that is shared with all processes forked later; never fails (it ends the process). */
 void *shared_alloc(size_t bytes);
 /* "4KiB", "16MiB", "8192"; false when it is no size. */

@@ -188,8 +188,7 @@ static void options_parse(int argc, char **argv, struct options *o)
 			fputs(usage, stdout);
 			exit(0);
 		} else if (opt == O_TRANSPORTS) {
-			for (const char *const *n = ic_backend_names(); *n; n++)
-				puts(*n);
+			transports_print();
 			exit(0);
 		} else if (opt == O_CAN) {
 			exit(can());
@@ -283,9 +282,22 @@ static bool node_reap(struct control *ctl, pid_t *pid, const struct options *o, 
 	return true;
 }
 
+/* The first signal ends the run early; true when another came a second later (some senders send two at once). */
+static bool interrupted(struct control *ctl, uint64_t *asked_ns)
+{
+	if (interrupts && !*asked_ns) {
+		atomic_store(&ctl->stop, true);
+		*asked_ns = clock_now_ns();
+	}
+	if (clock_now_ns() - *asked_ns < NS_PER_S && interrupts)
+		interrupts = 1;
+	return interrupts > 1;
+}
+
 static void watch(const struct options *o, struct control *ctl, pid_t *pid)
 {
 	static uint64_t done[USERS_LIMIT], when[USERS_LIMIT];
+	uint64_t asked_ns = 0;
 	unsigned living = o->nodes;
 	bool died = false;
 
@@ -295,9 +307,7 @@ static void watch(const struct options *o, struct control *ctl, pid_t *pid)
 		while (node_reap(ctl, pid, o, &living))
 			;
 		died |= living < before && !atomic_load(&ctl->meet.ending);
-		if (interrupts)
-			atomic_store(&ctl->stop, true);
-		if (interrupts > 1)
+		if (interrupted(ctl, &asked_ns))
 			kill_all(pid, o->nodes);
 		if (!died && !stuck(o, ctl, done, when)) {
 			usleep(20000);

@@ -131,7 +131,7 @@ Test(host_report, json)
 
 	cr_assert_not_null(j);
 	cr_expect_str_eq(text_at(j, "verdict", "several", "engine"), "kvm");
-	cr_expect_str_eq(text_at(j, "verdict", "several", "faults"), "inline");
+	cr_expect_str_eq(text_at(j, "verdict", "several", "faults"), "dispatch");
 	cr_expect_str_eq(text_at(j, "kvm", "kind", NULL), "vmx");
 	cr_expect_str_eq(text_at(j, "kvm", "eptad", NULL), "off");
 	cr_expect_str_eq(text_at(j, "cpu", "features", NULL), "avx avx2");

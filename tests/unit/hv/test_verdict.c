@@ -32,15 +32,24 @@ Test(verdict, a_host_that_can_do_everything)
 {
 	struct hv_host_can can = all_of_it();
 
-	for (unsigned span = 0; span < HV_SPANS; span++) {
+	for (unsigned span = 0; span < HV_SPANS; span++)
 		verdict_is(&can, span, HV_ENGINE_KVM, true, HV_REFUSAL_NONE, "");
-		cr_expect_eq(hv_verdict_make(&can, span).faults, HV_FAULTS_INLINE);
-	}
+	cr_expect_eq(hv_verdict_make(&can, HV_SPAN_ONE).faults, HV_FAULTS_NONE);
+	cr_expect_eq(hv_verdict_make(&can, HV_SPAN_SEVERAL).faults, HV_FAULTS_DISPATCH);
+	cr_expect_eq(hv_verdict_make(&can, HV_SPAN_PRIVATE).faults, HV_FAULTS_INLINE);
+}
+
+Test(verdict, where_one_fault_path_is_missing_the_other_is_taken)
+{
+	struct hv_host_can can = all_of_it();
+
 	can.inline_faults = (struct hv_tried){ false, "no trace", "" };
-	for (unsigned span = 0; span < HV_SPANS; span++) {
-		verdict_is(&can, span, HV_ENGINE_KVM, true, HV_REFUSAL_NONE, "");
-		cr_expect_eq(hv_verdict_make(&can, span).faults, HV_FAULTS_DISPATCH);
-	}
+	verdict_is(&can, HV_SPAN_PRIVATE, HV_ENGINE_KVM, true, HV_REFUSAL_NONE, "");
+	cr_expect_eq(hv_verdict_make(&can, HV_SPAN_PRIVATE).faults, HV_FAULTS_DISPATCH);
+	can = all_of_it();
+	can.dispatch_faults = (struct hv_tried){ false, "no userfaultfd of the kernel's", "" };
+	verdict_is(&can, HV_SPAN_SEVERAL, HV_ENGINE_KVM, true, HV_REFUSAL_NONE, "");
+	cr_expect_eq(hv_verdict_make(&can, HV_SPAN_SEVERAL).faults, HV_FAULTS_INLINE);
 }
 
 Test(verdict, unsound_only_where_page_tables_are_shared)
@@ -82,8 +91,9 @@ Test(verdict, no_way_to_see_faults)
 	can.inline_faults = (struct hv_tried){ false, "no trace", "" };
 	can.dispatch_faults = (struct hv_tried){ false, "no userfaultfd", "sysctl" };
 	can.shared = (struct hv_tried){ false, "not seen without faults", "" };
-	for (unsigned span = 0; span < HV_SPANS; span++)
-		verdict_is(&can, span, HV_ENGINE_BT, false, HV_REFUSAL_NO_RIGHTS, "no userfaultfd");
+	verdict_is(&can, HV_SPAN_SEVERAL, HV_ENGINE_BT, false, HV_REFUSAL_NO_RIGHTS, "no userfaultfd");
+	verdict_is(&can, HV_SPAN_PRIVATE, HV_ENGINE_BT, false, HV_REFUSAL_NO_RIGHTS, "no userfaultfd");
+	verdict_is(&can, HV_SPAN_ONE, HV_ENGINE_KVM, true, HV_REFUSAL_NONE, ""); /* there are none to see */
 }
 
 Test(verdict, a_slow_kvm_is_for_who_asks_for_it)
