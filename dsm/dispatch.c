@@ -184,7 +184,7 @@ static void fault_start(struct dispatch *p, const struct dsm_uffd_event *ev, uin
 	while (f->taken) /* the reader fetched no more than are free */
 		f++;
 	who = faulter_find(p, ev->thread);
-	recent = recents_find(&who->recents, d, gfn, now, AT_ONCE_NS);
+	recent = recents_find(&who->recents, d, gfn, want, now, AT_ONCE_NS);
 	*f = (struct fault){ .w = { .finished = fault_finished, .page = page, .right = want },
 			     .p = p,
 			     .taken = true,

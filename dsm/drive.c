@@ -23,6 +23,7 @@
 
 #define BUDGET 32 /* messages per poll */
 #define EVICT_AT_ONCE 8
+#define REQUESTS 128 /* in flight per node; half of them more than the 63 vCPUs of a node */
 #define RESEND_NS (100 * NS_PER_US) /* how soon a pushed-back message is tried again */
 
 struct timer {
@@ -54,6 +55,7 @@ struct drive {
 	struct waiter *asker; /* of the REQUEST that is being stepped */
 	uint32_t *unmapped;   /* [flights]: UNMAPPED events to step next, oldest first */
 	unsigned unmapped_count;
+	uint32_t pin; /* to be pinned after the effects of this step; DIR_PAGE_NONE: none */
 	struct timer *heap; /* smallest at_ns first */
 	unsigned timers, timers_room;
 	struct batch batch; /* empty between events */
@@ -339,6 +341,14 @@ static void step_one(struct dsm *d, struct proto_event *ev)
 	proto_step(&dr->proto, ev, &dr->fx);
 	for (unsigned i = 0; i < dr->fx.count; i++)
 		effect_perform(d, &dr->fx.fx[i]);
+	if (dr->pin != DIR_PAGE_NONE) {
+		struct proto_event hold = { .kind = PROTO_EV_HOLD,
+					    .page = dr->pin,
+					    .until_ns = PROTO_HOLD_PINNED };
+
+		dr->pin = DIR_PAGE_NONE;
+		step_one(d, &hold);
+	}
 }
 
 /* One event, and the UNMAPPED events of revocations that were complete at once. */
@@ -371,7 +381,10 @@ static bool cache_make_room(struct dsm *d)
 {
 	unsigned evicted = 0;
 
-	while (cache_full(d) && evicted < EVICT_AT_ONCE) {
+	/* Evictions leave half of the requests in flight to threads: what is evicted may wait for a page that is pinned for
+	 * one of them (I10). */
+	while (cache_full(d) && evicted < EVICT_AT_ONCE &&
+	       d->drive->proto.mine < waiters_asking(d) + d->drive->proto.cfg.requests / 2) {
 		struct proto_event ev = { .kind = PROTO_EV_EVICT, .page = cache_victim(d) };
 
 		if (ev.page == DIR_PAGE_NONE)
@@ -396,6 +409,19 @@ void drive_request(struct dsm *d, struct waiter *w, unsigned retry)
 		return;
 	}
 	d->drive->asker = w;
+	event(d, &ev);
+}
+
+void drive_pin(struct dsm *d, uint32_t page)
+{
+	ASSERT(d->drive->pin == DIR_PAGE_NONE || d->drive->pin == page); /* a step is about one page */
+	d->drive->pin = page;
+}
+
+void drive_hold(struct dsm *d, uint32_t page, uint64_t until_ns)
+{
+	struct proto_event ev = { .kind = PROTO_EV_HOLD, .page = page, .until_ns = until_ns };
+
 	event(d, &ev);
 }
 
@@ -503,6 +529,7 @@ int drive_open(struct dsm *d, const struct dsm_config *cfg)
 	if (!dr)
 		return -ENOMEM;
 	proto_config_default(&pc);
+	pc.requests = REQUESTS;
 	dr->mem_bytes = proto_bytes(&pc);
 	if (!dr->mem_bytes) {
 		free(dr);
@@ -518,6 +545,7 @@ int drive_open(struct dsm *d, const struct dsm_config *cfg)
 	for (unsigned i = 0; i < NODES_MAX; i++)
 		dr->unsent[i].tail = &dr->unsent[i].head;
 	dr->next_timer_ns = UINT64_MAX;
+	dr->pin = DIR_PAGE_NONE;
 	dr->timers_room = 64;
 	dr->heap = calloc(dr->timers_room, sizeof(*dr->heap));
 	dr->unmapped = calloc(dr->proto.flights, sizeof(*dr->unmapped));

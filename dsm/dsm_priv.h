@@ -59,6 +59,7 @@ struct waiter {
 	uint32_t page;
 	enum dsm_right right;
 	bool no_room; /* its request got BUSY */
+	bool pin;     /* the page is pinned with the grant: collect.c */
 	struct waiter *next;
 };
 #define WAIT_BUCKETS 64u
@@ -66,7 +67,7 @@ struct waiter {
 /* Counting of page faults: stats.c. */
 #define HOT_SLOTS 64u
 struct counters {
-	_Atomic uint64_t faults_read, faults_write, faults_upgrade, faults_local, pages_sent,
+	_Atomic uint64_t faults_read, faults_write, faults_upgrade, faults_local, collections, pages_sent,
 		pages_received, invalidations_received, refused, evictions;
 	_Atomic uint64_t latency_hist[DSM_LAT_BUCKETS];
 	pthread_mutex_t hot_lock; /* rank: innermost */
@@ -97,6 +98,7 @@ struct dsm {
 	void *map_data;
 	struct dsm_lock lock;
 	struct drive *drive;
+	bool one_cpu; /* const; nobody else runs while a thread of ours polls */
 	struct cache cache;                   /* lock */
 	struct waiter *waiting[WAIT_BUCKETS]; /* lock */
 	_Atomic bool stopping;                /* every wait ends */
@@ -104,6 +106,8 @@ struct dsm {
 	pthread_t net, keeper;
 	bool net_runs, keeper_runs;
 	_Atomic uint64_t traffic_ns; /* when a message came last */
+	struct collection *collections; /* lock */
+	unsigned pinned;                /* lock; pages in them */
 	struct counters count;
 };
 
@@ -130,19 +134,32 @@ static inline void state_set(struct dsm *d, gfn_t gfn, enum dsm_right right)
 }
 
 /* fault.c: what one thread asked for lately.  Only one thread at a time. */
-#define RECENT 8u
+#define RECENT 16u
 struct recents {
 	struct recent {
 		const struct dsm *d;
 		gfn_t gfn;
-		uint64_t granted_ns;
+		uint64_t granted_ns, chain;
 		unsigned retry;
+		enum dsm_right right; /* the strongest in this chain */
 	} slot[RECENT];
 	uint64_t last_end_ns; /* of its last wait */
+	uint64_t chain;       /* number of the present row of requests, each at once after the one before */
 };
-/* The slot of gfn; `retry` counts how often it was asked for within at_once_ns after a wait. */
-struct recent *recents_find(struct recents *r, const struct dsm *d, gfn_t gfn, uint64_t now_ns,
-			    uint64_t at_once_ns);
+/* The slot of gfn, noted; `retry` counts how often it was asked for within at_once_ns after a wait. */
+struct recent *recents_find(struct recents *r, const struct dsm *d, gfn_t gfn, enum dsm_right right,
+			    uint64_t now_ns, uint64_t at_once_ns);
+
+/* collect.c: pages that one thread takes in ascending order and pins. */
+#define COLLECT_MAX RECENT
+struct collection {
+	struct collection *next;
+	unsigned count, pins; /* pins: lock; page[0 .. pins) are pinned, and perhaps one more */
+	uint32_t page[COLLECT_MAX];
+	enum dsm_right right[COLLECT_MAX];
+};
+/* All pages of the present chain, held together for a moment.  -ENOBUFS: not now; else as dsm_acquire. */
+MUST_CHECK int collect(struct dsm *d, const struct recents *rs, uint64_t deadline_ns, bool *remote);
 
 /* fault.c, under dsm.lock */
 void waiter_link(struct dsm *d, struct waiter *w);
@@ -150,6 +167,8 @@ void waiter_unlink(struct dsm *d, struct waiter *w);
 /* One-node VM: grants; there is nobody to ask. */
 void acquire_alone(struct dsm *d, gfn_t gfn, enum dsm_right right);
 void waiters_wake(struct dsm *d, uint32_t page, enum dsm_right right);
+/* Without locks: one request to the core and the wait for its answer.  -EAGAIN: ask again; else as dsm_acquire. */
+MUST_CHECK int waiter_ask(struct dsm *d, struct waiter *w, unsigned retry, uint64_t deadline_ns, bool *remote);
 void waiters_room(struct dsm *d);
 /* Threads that have asked the core for a page, or are about to, and have no answer yet. */
 unsigned waiters_asking(const struct dsm *d);
@@ -160,6 +179,10 @@ MUST_CHECK int drive_open(struct dsm *d, const struct dsm_config *cfg);
 void drive_close(struct dsm *d);
 /* Under dsm.lock: ask the core for a page on behalf of `w`, which is already linked. */
 void drive_request(struct dsm *d, struct waiter *w, unsigned retry);
+/* Under dsm.lock.  The page just granted is pinned before anything else happens to it (inside waiters_wake). */
+void drive_pin(struct dsm *d, uint32_t page);
+/* Under dsm.lock: the hold of the page ends then. */
+void drive_hold(struct dsm *d, uint32_t page, uint64_t until_ns);
 /* A revocation that `revoke` left open is complete.  Under dsm.lock, not inside an effect. */
 void map_revoked(struct dsm *d, uint32_t page);
 void drive_peer_lost(struct dsm *d, node_id peer);

@@ -71,9 +71,11 @@ void waiters_wake(struct dsm *d, uint32_t page, enum dsm_right right)
 	struct waiter **at = bucket_of(d, page);
 
 	while (*at) {
-		if ((*at)->page == page && (*at)->right <= right)
+		if ((*at)->page == page && (*at)->right <= right) {
+			if ((*at)->pin)
+				drive_pin(d, page);
 			waiter_finish(at, WAIT_DONE);
-		else
+		} else
 			at = &(*at)->next;
 	}
 }
@@ -128,16 +130,11 @@ static void sleep_until(struct waiter *w, uint64_t deadline_ns)
 			FUTEX_BITSET_MATCH_ANY);
 }
 
-/* Until the waiter is finished or the deadline passes; without locks. */
-static void wait_for(struct dsm *d, struct waiter *w, uint64_t deadline_ns)
+/* Moves the fabric itself for a while: the answer is often there before a sleep would have begun. */
+static void poll_fabric(struct dsm *d, struct waiter *w, uint64_t deadline_ns)
 {
-	static _Thread_local bool sliced;
 	uint64_t now = clock_now_ns(), poll_until = now + POLL_NS;
 
-	if (!sliced) {
-		thread_slice(SLICE_NS);
-		sliced = true;
-	}
 	drive_poller_enter(d);
 	while (still_waiting(w) && now < poll_until && now < deadline_ns) {
 		if (!drive_poll(d))
@@ -145,6 +142,19 @@ static void wait_for(struct dsm *d, struct waiter *w, uint64_t deadline_ns)
 		now = clock_now_ns();
 	}
 	drive_poller_leave(d);
+}
+
+/* Until the waiter is finished or the deadline passes; without locks. */
+static void wait_for(struct dsm *d, struct waiter *w, uint64_t deadline_ns)
+{
+	static _Thread_local bool sliced;
+
+	if (!sliced) {
+		thread_slice(SLICE_NS);
+		sliced = true;
+	}
+	if (!d->one_cpu)
+		poll_fabric(d, w, deadline_ns);
 	if (still_waiting(w))
 		sleep_until(w, deadline_ns);
 }
@@ -158,27 +168,31 @@ static void wait_for(struct dsm *d, struct waiter *w, uint64_t deadline_ns)
  */
 #define AT_ONCE_NS (20 * NS_PER_US)
 #define RETRY_MAX 8u
+#define COLLECT_AFTER 4u /* retries for one page, then all pages of the instruction are taken in order */
 
 static _Thread_local struct recents mine;
 
-struct recent *recents_find(struct recents *rs, const struct dsm *d, gfn_t gfn, uint64_t now_ns,
-			    uint64_t at_once_ns)
+struct recent *recents_find(struct recents *rs, const struct dsm *d, gfn_t gfn, enum dsm_right right,
+			    uint64_t now_ns, uint64_t at_once_ns)
 {
 	struct recent *oldest = &rs->slot[0];
+	bool again = now_ns - rs->last_end_ns < at_once_ns;
 
+	rs->chain += !again;
 	for (unsigned i = 0; i < RECENT; i++) {
 		struct recent *r = &rs->slot[i];
 
 		if (r->d == d && r->gfn == gfn) {
-			bool again = now_ns - rs->last_end_ns < at_once_ns;
-
 			r->retry = !again ? 0 : r->retry < RETRY_MAX ? r->retry + 1 : RETRY_MAX;
+			if (r->chain != rs->chain || r->right < right)
+				r->right = right;
+			r->chain = rs->chain;
 			return r;
 		}
 		if (r->granted_ns < oldest->granted_ns)
 			oldest = r;
 	}
-	*oldest = (struct recent){ .d = d, .gfn = gfn };
+	*oldest = (struct recent){ .d = d, .gfn = gfn, .right = right, .chain = rs->chain };
 	return oldest;
 }
 
@@ -192,8 +206,7 @@ void acquire_alone(struct dsm *d, gfn_t gfn, enum dsm_right right)
 	count_one(&d->count.faults_local);
 }
 
-/* One request to the core and the wait for its answer. */
-static int ask(struct dsm *d, struct waiter *w, unsigned retry, uint64_t deadline_ns, bool *remote)
+int waiter_ask(struct dsm *d, struct waiter *w, unsigned retry, uint64_t deadline_ns, bool *remote)
 {
 	uint64_t now = clock_now_ns();
 	bool no_room;
@@ -257,11 +270,11 @@ int dsm_acquire(struct dsm *d, gfn_t gfn, enum dsm_right right, uint64_t deadlin
 		return 0;
 	}
 	start = clock_now_ns();
-	recent = recents_find(&mine, d, gfn, start, AT_ONCE_NS);
+	recent = recents_find(&mine, d, gfn, right, start, AT_ONCE_NS);
 	w.page = dir_page(&d->dir, gfn);
-	do
-		err = ask(d, &w, recent->retry, deadline_ns, &remote);
-	while (err == -EAGAIN);
+	err = recent->retry < COLLECT_AFTER ? -ENOBUFS : collect(d, &mine, deadline_ns, &remote);
+	while (err == -ENOBUFS || err == -EAGAIN)
+		err = waiter_ask(d, &w, recent->retry, deadline_ns, &remote);
 	mine.last_end_ns = recent->granted_ns = clock_now_ns();
 	if (err)
 		return err;

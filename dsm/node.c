@@ -226,11 +226,13 @@ static void parts_close(struct dsm *d)
 int dsm_open(const struct dsm_config *cfg, struct dsm **out)
 {
 	struct dsm *d = calloc(1, sizeof(*d));
+	cpu_set_t cpus;
 	int err;
 
 	if (!d)
 		return -ENOMEM;
 	d->memfd = -1;
+	d->one_cpu = !sched_getaffinity(0, sizeof(cpus), &cpus) && CPU_COUNT(&cpus) == 1;
 	pthread_mutex_init(&d->lock.mutex, NULL);
 	stats_open(&d->count);
 	err = parts_open(d, cfg);

@@ -114,6 +114,7 @@ void dsm_stats(struct dsm *d, struct dsm_stats *out)
 	out->invalidations_received = c->invalidations_received;
 	out->refused = c->refused;
 	out->evictions = c->evictions;
+	out->collections = c->collections;
 	for (unsigned i = 0; i < DSM_LAT_BUCKETS; i++)
 		out->latency_hist[i] = c->latency_hist[i];
 	out->latency_p50_ns = percentile(out->latency_hist, 50);

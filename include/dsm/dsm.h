@@ -139,6 +139,7 @@ struct dsm_stats {
 	uint64_t faults_local;				    /* resolved at this node alone */
 	uint64_t pages_sent, pages_received, invalidations_received, refused;
 	uint64_t evictions; /* frames given back because the cache was full */
+	uint64_t collections; /* instructions that had to take all their pages in order: docs/protocol.md, section 6 */
 	uint64_t latency_p50_ns, latency_p99_ns; /* of remote faults */
 	uint64_t latency_hist[DSM_LAT_BUCKETS];
 	struct {
