@@ -140,7 +140,7 @@ export TSAN_OPTIONS ?= halt_on_error=1
 export UBSAN_OPTIONS ?= halt_on_error=1:print_stacktrace=1
 CHECK_TARGETS :=
 TEST_TARGETS :=
--include $(wildcard hv/*/build.mk) $(wildcard tests/*/build.mk tests/*/*/build.mk)
+-include $(wildcard hv/*/build.mk) $(wildcard tests/*/build.mk tests/system/*/build.mk)
 
 .PHONY: unit test-build
 unit: $(UNIT_PROGS)

@@ -25,7 +25,6 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-#include <x86intrin.h>
 
 #define PROBES 64u
 #define PROBE_TIMEOUT_NS (2 * NS_PER_S)
@@ -44,10 +43,10 @@ static struct moment moment_now(void)
 
 	for (unsigned i = 0; i < 16; i++) {
 		struct timespec ts;
-		uint64_t before = __rdtsc(), after;
+		uint64_t before = clock_tsc(), after;
 
 		clock_gettime(CLOCK_MONOTONIC_RAW, &ts);
-		after = __rdtsc();
+		after = clock_tsc();
 		if (after - before < least) {
 			least = after - before;
 			best.tsc = before + least / 2;
@@ -117,9 +116,9 @@ int hv_clock_init(struct hv_clock *c, node_id self)
 	}
 	if (!boot_id_read(c->boot_id)) /* unknown: shared with nobody */
 		for (unsigned i = 0; i < 2; i++)
-			put_le64(c->boot_id + 8 * i, __rdtsc() ^ (uint64_t)getpid() << 40);
+			put_le64(c->boot_id + 8 * i, clock_tsc() ^ (uint64_t)getpid() << 40);
 	if (self == 0)
-		c->offset = -__rdtsc(); /* the guest's time begins at 0 */
+		c->offset = -clock_tsc(); /* the guest's time begins at 0 */
 	return 0;
 }
 
@@ -131,7 +130,7 @@ void hv_clock_fix(struct hv_clock *c)
 
 uint64_t hv_clock_guest_tsc(const struct hv_clock *c)
 {
-	return __rdtsc() + c->offset;
+	return clock_tsc() + c->offset;
 }
 
 uint64_t hv_clock_ns_of(const struct hv_clock *c, uint64_t guest_tsc)
@@ -168,7 +167,7 @@ void hv_clock_on_message(struct hv_slice *s, node_id from, const struct hv_msg *
 		hv_count(&s->refused);
 		return;
 	}
-	c->answer_host = __rdtsc();
+	c->answer_host = clock_tsc();
 	c->answer = *msg;
 	atomic_store(&c->seq, msg->clock.seq);
 	syscall(SYS_futex, &c->seq, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
@@ -181,7 +180,7 @@ static bool probe(struct hv_slice *s, uint64_t *round_trip, uint64_t *offset)
 	uint32_t last = atomic_load(&c->seq);
 	uint64_t deadline = clock_now_ns() + PROBE_TIMEOUT_NS;
 	struct hv_msg m = { .kind = HV_MSG_PROBE, .probe = { .seq = last + 1 } };
-	uint64_t sent = __rdtsc();
+	uint64_t sent = clock_tsc();
 
 	hv_link_send(s, 0, &m);
 	while (atomic_load(&c->seq) == last) {

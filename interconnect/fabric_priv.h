@@ -59,6 +59,6 @@ void ic_peer_changed(struct ic_fabric *f, node_id peer, enum ic_peer_event event
 /* Counts a refusal of ours; the first of each cause is logged.  `who` is for the log only. */
 void ic_refused(struct ic_fabric *f, enum ic_refusal why, const char *who);
 
-extern const struct ic_transport ic_transport_stream;
+extern const struct ic_transport ic_transport_stream, ic_transport_sim;
 
 #endif

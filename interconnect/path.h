@@ -42,8 +42,8 @@ struct ic_path_host {
 	int (*frame)(void *owner, const uint8_t *head, const uint8_t *data, size_t len);
 	/* After -EINPROGRESS of link_connect: frames can be sent now. */
 	void (*reached)(void *owner);
-	/* The link will carry nothing more.  It is closed soon after poll returns. */
-	void (*broken)(void *owner);
+	/* The link will carry nothing more; -EPROTO: for what the other side sent.  It is closed soon after poll returns. */
+	void (*broken)(void *owner, int err);
 };
 
 struct ic_path_ops {
@@ -60,7 +60,8 @@ struct ic_path_ops {
 	/* 0; -EAGAIN: no room now; -EPROTO: broken.  One frame, as gathered; copied or sent before it returns.  *bell: the
 	 * other side sleeps and wants a byte on the control stream. */
 	MUST_CHECK int (*send)(struct ic_path_link *l, const struct iovec *iov, unsigned count, bool *bell);
-	/* Moves what there is on all links; frames delivered, about `budget` at most. */
+	/* Moves what there is on all links; frames delivered.  Fewer than `budget`: nothing more is there, so that whoever
+	 * sleeps now is woken by what comes next. */
 	unsigned (*poll)(struct ic_path *p, unsigned budget);
 	/* This side is about to sleep (true), or is awake.  True when something is there, so that it must not sleep. */
 	bool (*sleep)(struct ic_path *p, bool on);

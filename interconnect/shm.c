@@ -40,7 +40,8 @@ STATIC_ASSERT(sizeof(struct ring_ctl) <= PAGE_SIZE, "a page each");
 struct ic_path_link {
 	struct ic_path *path;
 	void *owner;
-	bool acceptor, broken;
+	bool acceptor;
+	_Atomic bool broken;
 	uint8_t *ctl; /* CTL_BYTES; NULL until the memory is there */
 	struct ring_ctl *tx, *rx;
 	uint8_t *tx_bytes, *rx_bytes; /* 2 * SHM_RING_BYTES each */
@@ -111,8 +112,10 @@ static int memory_map(struct ic_path_link *l, int fd)
 	l->rx_bytes = map_twice(fd, CTL_BYTES + (l->acceptor ? SHM_RING_BYTES : 0));
 	if (!l->ctl || !l->tx_bytes || !l->rx_bytes)
 		return -ENOMEM;
+	pthread_mutex_lock(&l->path->lock); /* a sleeper may look at links[] */
 	l->tx = (struct ring_ctl *)(l->ctl + (l->acceptor ? 0 : PAGE_SIZE));
 	l->rx = (struct ring_ctl *)(l->ctl + (l->acceptor ? PAGE_SIZE : 0));
+	pthread_mutex_unlock(&l->path->lock);
 	return 0;
 }
 
@@ -197,10 +200,13 @@ static void shm_close_path(struct ic_path *p)
 static int shm_link_open(struct ic_path *p, void *owner, node_id peer, bool acceptor, struct ic_path_link **out,
 			 struct ic_path_offer *offer)
 {
-	struct ic_path_link *l = calloc(1, sizeof(*l));
+	struct ic_path_link *l;
 	int err = 0;
 
 	(void)peer;
+	if (p->count == NODES_MAX) /* a proven peer that tries many times at once */
+		return -EBUSY;
+	l = calloc(1, sizeof(*l));
 	if (!l)
 		return -ENOMEM;
 	*l = (struct ic_path_link){ .path = p, .owner = owner, .acceptor = acceptor };
@@ -228,7 +234,7 @@ static int shm_link_connect(struct ic_path_link *l, const struct ic_path_offer *
 {
 	if (l->acceptor)
 		return 0;
-	return theirs->fd < 0 ? -EPROTO : memory_map(l, theirs->fd);
+	return theirs->fd < 0 || l->ctl ? -EPROTO : memory_map(l, theirs->fd);
 }
 
 static void shm_link_close(struct ic_path_link *l)
@@ -277,7 +283,7 @@ static unsigned link_poll(struct ic_path_link *l, unsigned budget)
 		}
 		if (used < 0) {
 			l->broken = true;
-			host->broken(l->owner);
+			host->broken(l->owner, -EPROTO);
 			break;
 		}
 		ring_consume(l, (size_t)used);

@@ -32,8 +32,11 @@ static int pump_all(struct tcp *t, unsigned budget)
 	unsigned done = 0, count = t->up_count, start = t->up_next++;
 
 	t->backlog = false;
-	if (t->ops)
-		return (int)tcp_path_pump(t, budget);
+	if (t->ops) {
+		done = tcp_path_pump(t, budget);
+		tcp_path_sweep(t);
+		return (int)done;
+	}
 	for (unsigned i = 0; i < count && done < budget && t->up_count == count; i++)
 		done += (unsigned)tcp_link_pump(t, t->up[(start + i) % count], budget - done);
 	if (done == budget)
@@ -67,10 +70,11 @@ static int tcp_progress(void *priv, unsigned budget)
 	t->look = false;
 	if (t->ops)
 		done = (unsigned)pump_all(t, budget); /* what a path has is not in the epoll set */
-	/* An event names its link by address; a link is freed only by its own event or by timers, after. */
+	/* An event names its link by address; a link is freed only by its own event, or by the sweep and timers after. */
 	n = epoll_wait(t->epoll_fd, ev, EVENTS_MAX, 0);
 	for (int i = 0; i < n; i++)
 		on_event(t, &ev[i], budget, &done);
+	tcp_path_sweep(t);
 	if (t->slow || t->join_asked)
 		tcp_timers(t);
 	return (int)done;

@@ -43,7 +43,7 @@ struct tcp_link {
 	uint32_t epoch, rx_seq;
 	struct ic_path_link *path; /* from ACCEPT on */
 	bool reached, ready;       /* path: we can reach the other side; it can reach us */
-	bool broken;               /* path: is freed after the poll */
+	bool broken;               /* path: is freed by the next sweep */
 	int passed_fd;             /* local: came with a record, -1: none */
 	size_t rx_start, rx_end; /* bytes of rx in use */
 	uint8_t rx[TCP_RX_BYTES];
@@ -104,8 +104,10 @@ void tcp_link_open(struct tcp *t, struct tcp_link *l, uint32_t epoch);
 int tcp_link_read(struct tcp *t, struct tcp_link *l);
 /* One round of an open link's stream; may free it.  Messages delivered. */
 int tcp_link_pump(struct tcp *t, struct tcp_link *l, unsigned budget);
-/* One round of the path.  Messages delivered. */
+/* One round of the path.  Messages delivered.  Links that break are only marked. */
 unsigned tcp_path_pump(struct tcp *t, unsigned budget);
+/* Frees the marked ones; while no event of the epoll set is in hand, since that names its link by address. */
+void tcp_path_sweep(struct tcp *t);
 extern const struct ic_path_host tcp_path_host;
 
 /* tcp_hello.c */

@@ -421,7 +421,7 @@ void tcp_path_reached(struct tcp *t, struct tcp_link *l)
 	if (l->phase != TCP_OFFERED || l->reached)
 		return;
 	if (!reached(l))
-		tcp_path_host.broken(l);
+		tcp_path_host.broken(l, -EPIPE);
 	else if (l->ready && peer_wanted(t, l->peer))
 		path_step(t, l);
 }

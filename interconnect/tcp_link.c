@@ -21,6 +21,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#define LEAVINGS_MAX 1024u /* polls for what a dead peer has sent */
+
 static void socket_tune(int fd)
 {
 	static const struct {
@@ -138,7 +140,7 @@ static ssize_t recv_fd(struct tcp_link *l, void *buf, size_t len)
 	struct msghdr mh = { .msg_iov = &iov,
 			     .msg_iovlen = 1,
 			     .msg_control = &control,
-			     .msg_controllen = sizeof(control) };
+			     .msg_controllen = CMSG_LEN(sizeof(int)) }; /* no room for a second one */
 	ssize_t n = recvmsg(l->fd, &mh, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	struct cmsghdr *c = n < 0 ? NULL : CMSG_FIRSTHDR(&mh);
 
@@ -231,10 +233,12 @@ static int path_frame(void *owner, const uint8_t *head, const uint8_t *data, siz
 	return (int)ic_frame_size(&fr);
 }
 
-static void path_broken(void *owner)
+static void path_broken(void *owner, int err)
 {
 	struct tcp_link *l = owner;
 
+	if (err == -EPROTO && !l->broken && l->phase == TCP_OPEN)
+		ic_refused(l->t->f, IC_REFUSED_GARBAGE, "what came on an open link");
 	l->broken = true;
 	l->t->path_trouble = true;
 }
@@ -254,36 +258,38 @@ unsigned tcp_path_pump(struct tcp *t, unsigned budget)
 
 	if (done >= budget)
 		t->backlog = true;
+	return done;
+}
+
+void tcp_path_sweep(struct tcp *t)
+{
 	for (unsigned i = 0; t->path_trouble && i < TCP_LINKS_MAX; i++) {
 		struct tcp_link *l = t->links[i];
 
 		if (!l || !l->broken)
 			continue;
-		if (l->phase == TCP_OPEN) {
-			ic_refused(t->f, IC_REFUSED_GARBAGE, "what came on an open link");
+		if (l->phase == TCP_OPEN)
 			link_lost(t, l);
-		} else {
+		else
 			tcp_hello_fail(t, l);
-		}
 	}
 	t->path_trouble = false;
-	return done;
 }
 
 /* The stream of a link with a path says no more than "wake" or "gone". */
 static int control_pump(struct tcp *t, struct tcp_link *l, unsigned budget)
 {
 	int got = tcp_link_read(t, l), done = 0;
-	unsigned slot = l->slot;
 
 	l->rx_start = l->rx_end = 0;
 	if (got >= 0)
 		return 0;
-	do /* whatever it left behind */
-		done = (int)tcp_path_pump(t, budget);
-	while (done == (int)budget && t->links[slot] == l);
-	if (t->links[slot] == l)
-		link_lost(t, l);
+	/* What it left behind.  Bounded: the others may never cease. */
+	for (unsigned i = 0, n = budget; i < LEAVINGS_MAX && n >= budget; i++) {
+		n = tcp_path_pump(t, budget);
+		done += (int)n;
+	}
+	link_lost(t, l);
 	return done;
 }
 

@@ -98,6 +98,7 @@ struct bt_cpu {
 	uint64_t exit_pc; /* where in the code buffer translated code was left */
 	uint32_t exit_kind;
 	uint32_t pause_left; /* pause instructions until the thread yields */
+	uint32_t pace_left;  /* cfg->pace: polls until it is due, 0: now */
 
 	/* --- architectural state, C only --- */
 	struct hv_seg seg[6];

@@ -248,7 +248,7 @@ static void classify_special(struct bt_translator *t, struct tr_insn *in)
 	case ZYDIS_MNEMONIC_CLD:
 	case ZYDIS_MNEMONIC_STD: in->cls = TC_CLD; return;
 	case ZYDIS_MNEMONIC_RDTSC:
-		if (!user) {
+		if (!user && !t->cpu->cfg->pace) {
 			in->cls = TC_RDTSC;
 			return;
 		}

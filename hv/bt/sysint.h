@@ -8,6 +8,7 @@
 #ifndef HV_BT_SYSINT_H
 #define HV_BT_SYSINT_H
 
+#include "base/clock.h"
 #include "hv/bt/cpu.h"
 
 /* --- vectors and control bits --- */
@@ -416,10 +417,7 @@ unsigned bt_string_size(uint16_t mnemonic);
 /* The guest's TSC, not read before earlier loads are done. */
 static inline uint64_t bt_tsc(const struct bt_cpu *c)
 {
-	uint32_t lo, hi;
-
-	__asm__ volatile("lfence; rdtsc" : "=a"(lo), "=d"(hi) : : "memory");
-	return ((uint64_t)hi << 32 | lo) + c->tsc_offset;
+	return clock_tsc() + c->tsc_offset;
 }
 
 #define SYS_FN(name) enum bt_next name(struct bt_cpu *c, const struct bt_insn *i)

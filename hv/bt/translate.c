@@ -46,6 +46,10 @@ static void poll(struct bt_translator *t)
 {
 	if (t->mode & (BT_MODE_SINGLE | TR_MODE_ONE | TR_MODE_BOUNCE))
 		return; /* entered from C only, and must make progress */
+	if (t->cpu->cfg->pace) {
+		e_alu_mi(&t->e, false, 5, M_CPU(pace_left), 1);
+		tr_late_add(t, LATE_KICK, e_jcc(&t->e, CC_E, NULL));
+	}
 	e_alu_mi(&t->e, false, 7, M_CPU(kick), 0);
 	tr_late_add(t, LATE_KICK, e_jcc(&t->e, CC_NE, NULL));
 }
@@ -58,6 +62,17 @@ static void poll_keeping_flags(struct bt_translator *t)
 	if (t->mode & (BT_MODE_SINGLE | TR_MODE_ONE | TR_MODE_BOUNCE))
 		return;
 	e_mov(e, S0, RCX);
+	if (t->cpu->cfg->pace) {
+		e_ld32(e, RCX, M_CPU(pace_left));
+		e_lea(e, false, RCX, M_BASE(RCX, -1));
+		e_st32(e, M_CPU(pace_left), RCX);
+		e8(e, 0xe3); /* jrcxz to the way out */
+		e8(e, 2);
+		e8(e, 0xeb); /* jmp over it: 3 + 5 bytes */
+		e8(e, 8);
+		e_mov(e, RCX, S0);
+		tr_late_add(t, LATE_KICK, e_jmp(e, NULL))->flags_host = true;
+	}
 	e_ld32(e, RCX, M_CPU(kick));
 	e8(e, 0xe3); /* jrcxz over the way out: 3 + 5 bytes */
 	e8(e, 8);

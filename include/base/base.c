@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * base/base.c - log sink and assertion failure: the only code under include/.
+ * base/base.c - log sink, assertion failure, the TSC: the only code under include/.
  *
  * Owns      The process's log identity and level: the one piece of global state outside mains.
  * Threads   Any.
@@ -22,6 +22,14 @@ static char ident[32] = "-";
 static int level_max = -1; /* -1: not yet read from the environment; a race only reads it twice */
 static _Thread_local const char *thread_name = "main";
 static const char *const level_names[] = { "error", "warn", "info", "debug" };
+
+__attribute__((target("general-regs-only"))) uint64_t clock_tsc(void)
+{
+	uint32_t lo, hi;
+
+	__asm__ volatile("lfence; rdtsc" : "=a"(lo), "=d"(hi) : : "memory");
+	return (uint64_t)hi << 32 | lo;
+}
 
 void log_set_ident(const char *name)
 {

@@ -19,4 +19,8 @@ static inline uint64_t clock_now_ns(void)
 	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
 }
 
+/* The host's TSC, not read before earlier loads are done.  A function, so that a program can bring its own time
+ * (tests/simvm).  Any thread; uses general registers only. */
+uint64_t clock_tsc(void);
+
 #endif

@@ -48,6 +48,7 @@ struct ic_config {
 	const char *listen;  /* "address:port"; port 0 takes a free one */
 	uint64_t vm_id;	     /* both ends must agree, or the peer is refused */
 	uint8_t key[IC_KEY_BYTES]; /* shared secret of this VM, proves a peer in the handshake */
+	struct ic_sim *sim; /* not NULL: this node of a simulated network (interconnect/sim.h); backend is not looked at */
 	void (*on_peer)(void *arg, node_id peer, enum ic_peer_event event); /* inside ic_progress */
 	void *arg;
 };

@@ -25,7 +25,8 @@ struct ic_path_link {
 	node_id peer;
 	struct port_link *port;
 	uint32_t nonce, their_token, their_nonce; /* ours is told in the offer, theirs goes into each message */
-	bool connected, broken;
+	bool connected;
+	_Atomic bool broken;
 	pthread_mutex_t lock;
 	struct ic_credit credit;
 	bool due;     /* a message without a frame could not be sent */
@@ -45,7 +46,8 @@ struct ic_path {
 	struct slots_tx *tx; /* [nodes * SLOTS_TX] */
 	struct ic_path_link *links[NODES_MAX];
 	unsigned delivered; /* in this poll */
-	_Atomic bool any_due;
+	bool any_due;
+	bool dead; /* the port is broken */
 };
 
 #define OFFER_HEAD 8u /* token, nonce */
@@ -56,6 +58,18 @@ void slots_sent(struct slots_tx *slot)
 {
 	/* Release: the device has read the slot before a sender writes it again. */
 	atomic_store_explicit(&slot->busy, false, memory_order_release);
+}
+
+struct slots_tx *slots_tx_at(struct ic_path *p, uint32_t index)
+{
+	ASSERT(index < p->nodes * SLOTS_TX);
+	return &p->tx[index];
+}
+
+struct slots_rx *slots_rx_at(struct ic_path *p, uint32_t index)
+{
+	ASSERT(index < p->nodes * IC_CREDIT_SLOTS);
+	return &p->rx[index];
 }
 
 static struct slots_tx *tx_find(struct ic_path_link *l)
@@ -120,6 +134,13 @@ int slots_send(struct ic_path_link *l, const struct iovec *iov, unsigned count, 
 	return err;
 }
 
+static void broken(struct ic_path_link *l, int err)
+{
+	if (!atomic_exchange(&l->broken, true))
+		l->path->host->broken(l->owner, err);
+}
+
+/* Inside poll, or while the link is connected. */
 static int credit_tell(struct ic_path_link *l)
 {
 	int err;
@@ -127,9 +148,11 @@ static int credit_tell(struct ic_path_link *l)
 	pthread_mutex_lock(&l->lock);
 	l->due = true;
 	err = tx_post(l, NULL, 0);
+	pthread_mutex_unlock(&l->lock);
 	if (err == -EAGAIN)
 		l->path->any_due = true;
-	pthread_mutex_unlock(&l->lock);
+	else if (err)
+		broken(l, -EIO);
 	return err;
 }
 
@@ -137,10 +160,7 @@ static int credit_tell(struct ic_path_link *l)
 
 void slots_broken(struct ic_path_link *l)
 {
-	if (l->broken)
-		return;
-	l->broken = true;
-	l->path->host->broken(l->owner);
+	broken(l, -EIO);
 }
 
 void slots_failed(struct ic_path *p, struct slots_tx *slot)
@@ -190,9 +210,20 @@ void slots_received(struct ic_path *p, struct slots_rx *slot, size_t len)
 	struct ic_path_link *l = len >= SLOT_PREFIX && len <= SLOT_BYTES ? link_of(p, slot->bytes) : NULL;
 
 	if (l && !frame_take(l, slot->bytes, len))
+		broken(l, -EPROTO);
+	/* The other side counts on every slot. */
+	if (p->ops->post_recv(p->port, slot) && l)
 		slots_broken(l);
-	if (p->ops->post_recv(p->port, slot))
-		log_error("fabric: a receive slot is lost");
+}
+
+static bool tell_is_due(struct ic_path_link *l)
+{
+	bool due;
+
+	pthread_mutex_lock(&l->lock);
+	due = l->due || !l->reached; /* a sender may have told meanwhile, but not that we have reached the other side */
+	pthread_mutex_unlock(&l->lock);
+	return due && l->connected;
 }
 
 static void dues_try(struct ic_path *p)
@@ -201,7 +232,7 @@ static void dues_try(struct ic_path *p)
 	for (unsigned i = 0; i < p->nodes; i++) {
 		struct ic_path_link *l = p->links[i];
 
-		if (!l || !l->due || l->broken || credit_tell(l) || l->reached)
+		if (!l || l->broken || !tell_is_due(l) || credit_tell(l) || l->reached)
 			continue;
 		l->reached = true;
 		p->host->reached(l->owner);
@@ -210,21 +241,26 @@ static void dues_try(struct ic_path *p)
 
 unsigned slots_poll(struct ic_path *p, unsigned budget)
 {
-	int err;
+	int batch = (int)(budget < SLOTS_BATCH ? budget : SLOTS_BATCH), n;
 
 	p->delivered = 0;
-	if (p->any_due)
-		dues_try(p);
-	err = p->ops->poll(p->port, budget);
-	for (unsigned i = 0; err < 0 && i < p->nodes; i++)
+	if (p->dead)
+		return 0;
+	do
+		n = p->ops->poll(p->port, (unsigned)batch);
+	while (n >= batch && p->delivered < budget);
+	p->dead = n < 0;
+	for (unsigned i = 0; p->dead && i < p->nodes; i++)
 		if (p->links[i])
 			slots_broken(p->links[i]);
+	if (p->any_due) /* after completions, which make room: nothing else may come to wake us */
+		dues_try(p);
 	return p->delivered;
 }
 
 bool slots_sleep(struct ic_path *p, bool on)
 {
-	return p->ops->sleep(p->port, on);
+	return !p->dead && p->ops->sleep(p->port, on);
 }
 
 int slots_fd(struct ic_path *p)
@@ -268,10 +304,12 @@ static void slots_place(struct ic_path *p)
 		for (unsigned i = 0; i < IC_CREDIT_SLOTS; i++) {
 			p->rx[n * IC_CREDIT_SLOTS + i].bytes = slot_at(p, (node_id)n, i);
 			p->rx[n * IC_CREDIT_SLOTS + i].peer = (node_id)n;
+			p->rx[n * IC_CREDIT_SLOTS + i].index = n * IC_CREDIT_SLOTS + i;
 		}
 		for (unsigned i = 0; i < SLOTS_TX; i++) {
 			p->tx[n * SLOTS_TX + i].bytes = slot_at(p, (node_id)n, IC_CREDIT_SLOTS + i);
 			p->tx[n * SLOTS_TX + i].peer = (node_id)n;
+			p->tx[n * SLOTS_TX + i].index = n * SLOTS_TX + i;
 		}
 	}
 }
@@ -297,7 +335,7 @@ int slots_open(const struct port_ops *ops, const char *device, const struct ic_p
 		slots_place(p);
 		err = ops->open(device, p, p->block, p->bytes, &p->port);
 	}
-	for (unsigned n = 0; !err && !ops->recv_per_link && n < nodes; n++)
+	for (unsigned n = 0; !err && !ops->per_link && n < nodes; n++)
 		err = recv_all(p, (node_id)n);
 	if (err) {
 		slots_close(p);
@@ -317,6 +355,8 @@ int slots_link_open(struct ic_path *p, void *owner, node_id peer, bool acceptor,
 	(void)acceptor;
 	if (p->links[peer])
 		return -EBUSY;
+	if (p->dead)
+		return -ENODEV;
 	l = calloc(1, sizeof(*l));
 	if (!l)
 		return -ENOMEM;
@@ -329,7 +369,7 @@ int slots_link_open(struct ic_path *p, void *owner, node_id peer, bool acceptor,
 	if (!err)
 		err = p->ops->link_open(p->port, l, peer, &l->port, offer->bytes + OFFER_HEAD, &len,
 					IC_OFFER_MAX - OFFER_HEAD);
-	if (!err && p->ops->recv_per_link) {
+	if (!err && p->ops->per_link) {
 		err = recv_all(p, peer);
 		if (err)
 			p->ops->link_close(l->port);
@@ -352,7 +392,7 @@ int slots_link_connect(struct ic_path_link *l, const struct ic_path_offer *their
 {
 	int err;
 
-	if (theirs->len < OFFER_HEAD || theirs->fd >= 0)
+	if (theirs->len < OFFER_HEAD || theirs->fd >= 0 || l->connected)
 		return -EPROTO;
 	l->their_token = get_le32(theirs->bytes);
 	l->their_nonce = get_le32(theirs->bytes + 4);
@@ -370,6 +410,8 @@ void slots_link_close(struct ic_path_link *l)
 	struct ic_path *p = l->path;
 
 	p->ops->link_close(l->port);
+	for (unsigned i = 0; p->ops->per_link && i < SLOTS_TX; i++)
+		slots_sent(&l->tx[i]);
 	p->links[l->peer] = NULL;
 	pthread_mutex_destroy(&l->lock);
 	free(l);

@@ -35,9 +35,12 @@ struct port_link; /* the same: one per peer */
 
 #define SLOT_CONTEXT 64u /* bytes in each slot for the library, which finds the slot again by their address */
 
+#define SLOTS_BATCH 32u /* completions that a port takes at a time, at most */
+
 struct slots_tx {
 	_Alignas(16) uint8_t context[SLOT_CONTEXT];
 	uint8_t *bytes;
+	uint32_t index;
 	node_id peer;
 	uint32_t nonce; /* of the link that sends it */
 	_Atomic bool busy;
@@ -46,7 +49,8 @@ struct slots_tx {
 struct slots_rx {
 	_Alignas(16) uint8_t context[SLOT_CONTEXT];
 	uint8_t *bytes;
-	node_id peer; /* whose it is, with recv_per_link */
+	uint32_t index;
+	node_id peer; /* whose it is, with per_link */
 };
 
 static inline struct slots_tx *slots_tx_of(void *context)
@@ -60,8 +64,9 @@ static inline struct slots_rx *slots_rx_of(void *context)
 STATIC_ASSERT(offsetof(struct slots_tx, context) == 0 && offsetof(struct slots_rx, context) == 0, "first");
 
 struct port_ops {
-	bool recv_per_link; /* a receive slot takes messages of its peer only: posted when the link is opened */
-	bool lazy;	    /* connects with the first message: the link is up when one has left */
+	bool per_link; /* receive slots take messages of their peer only: posted when the link is opened, and when it is
+			  closed, the device lets go of all of the peer's slots */
+	bool lazy;     /* connects with the first message: the link is up when one has left */
 	/* `block`: all slots, to be registered; const until close.  Those of peer k, SLOTS_PEER_BYTES, start at k times
 	 * that. */
 	MUST_CHECK int (*open)(const char *device, struct ic_path *slots, void *block, size_t bytes, struct port **out);
@@ -69,12 +74,13 @@ struct port_ops {
 	MUST_CHECK int (*link_open)(struct port *p, struct ic_path_link *l, node_id peer, struct port_link **out,
 				    uint8_t *offer, uint16_t *len, uint16_t room);
 	MUST_CHECK int (*link_connect)(struct port_link *l, const uint8_t *offer, uint16_t len);
-	void (*link_close)(struct port_link *l); /* its sends may still complete, its slots stay where they are */
+	void (*link_close)(struct port_link *l); /* unless per_link its sends may still complete */
 	/* 0: slots_sent follows, or came already; -EAGAIN; -EPROTO. */
 	MUST_CHECK int (*post_send)(struct port_link *l, struct slots_tx *slot, size_t len);
-	/* Gives a receive slot to the device.  -errno: the port is broken.  With recv_per_link and no link: 0, nothing. */
+	/* Gives a receive slot to the device.  -errno: it cannot take it.  per_link and no link: 0, nothing. */
 	MUST_CHECK int (*post_recv)(struct port *p, struct slots_rx *slot);
-	/* Completions, about `budget` of them.  -errno: the port is broken, with all its links. */
+	/* Completions.  Fewer than `budget` (1 to SLOTS_BATCH): there are no more.  -errno: the port is broken, with all its
+	 * links, and not polled again. */
 	MUST_CHECK int (*poll)(struct port *p, unsigned budget);
 	bool (*sleep)(struct port *p, bool on); /* as ic_path_ops.sleep */
 	int (*fd)(struct port *p);
@@ -85,6 +91,9 @@ struct port_ops {
 /* From inside the port's poll, with no lock of a library held that post_send takes: messages are answered on the spot.
  * slots_sent: from anywhere. */
 void slots_sent(struct slots_tx *slot);
+/* By their index, which is below nodes * (IC_CREDIT_SLOTS or SLOTS_TX). */
+struct slots_tx *slots_tx_at(struct ic_path *p, uint32_t index);
+struct slots_rx *slots_rx_at(struct ic_path *p, uint32_t index);
 /* Sent in vain: the link, if it is still the same, cannot go on. */
 void slots_failed(struct ic_path *p, struct slots_tx *slot);
 void slots_received(struct ic_path *p, struct slots_rx *slot, size_t len); /* and posts the slot again */

@@ -6,7 +6,6 @@
 # What      By native threads on every built transport, SECONDS each; as a payload guest over slices on the bt engine, and on
 #           kvm where /dev/kvm can be opened, with ROUNDS (or a part of it) batches of each test.
 # Prints    What the tool prints for each, then the sums: "N passed, N failed, N skipped", and last "forbidden N".
-# Limits    Under a software KVM the vCPUs of two slices seldom run at the same time; the counts of overlaps say so.
 set -u
 build=$1 seconds=$2 rounds=$3
 litmus=$build/tests/litmus/litmus

@@ -28,8 +28,8 @@ TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))
 RIG = os.path.join(TOP, "build", "rig")
 IMAGE = os.path.join(RIG, "amd")
 BOOT_LIMIT_S = 180
-# QEMU 7.2 lets a guest's XSETBV pass by KVM, which then knows nothing of the guest's XCR0: no XSAVE, so no AVX.  And
-# 5-level paging in the host gives nested tables a fifth level, which its SVM does not walk.
+# QEMU 7.2 lets a guest's XSETBV pass by KVM, which then knows nothing of the guest's XCR0: no XSAVE, so no AVX.  A
+# kernel that unpacks itself (--kernel bzImage) would turn 5-level paging on, and then nested tables have five levels: not that.
 CPU = "max,la57=off,xsave=off,avx=off"
 CMDLINE = ("console=ttyS0 quiet panic=-1 mitigations=off nokaslr audit=0 nowatchdog no_timer_check random.trust_cpu=on "
            "tsc=reliable cryptomgr.notests")

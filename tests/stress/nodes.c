@@ -152,11 +152,12 @@ void transports_print(void)
 		struct ic_fabric *f;
 		int err = ic_open(&cfg, &f);
 
-		if (err) { /* no library or no device: logged by the backend */
+		if (err == -ENODEV || err == -ELIBACC) { /* no device, no library */
 			fprintf(stderr, "  SKIP  transport %s: %s\n", *name, strerror(-err));
 			continue;
 		}
-		ic_close(f);
+		if (!err)
+			ic_close(f);
 		puts(*name);
 	}
 }

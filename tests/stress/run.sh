@@ -3,8 +3,8 @@
 #
 # tests/stress/run.sh UNUM-STRESS - unum-stress on every built transport, and bounded memory.
 #
-# What      Mixed work without and with a small cache, with the fault resolved by others; a region larger than any node
-#           from one thread and from all.  One case each.
+# What      On every transport mixed work without and with a small cache, and with faults resolved by others.  On two of
+#           them few pages and many threads, and a region larger than any node from one thread and from all.
 set -u
 stress=$1
 passed=0 failed=0 skipped=0
@@ -32,9 +32,11 @@ grep SKIP "$log"
 skipped=$(grep -c SKIP "$log")
 for transport in $transports; do
 	run --transport "$transport" --nodes 4 --seconds 6 --seed 1
-	run --transport "$transport" --nodes 4 --seconds 5 --seed 2 --cache 128KiB
-	run --transport "$transport" --nodes 2 --threads 4 --seconds 4 --seed 3 --region 256KiB --cache 64KiB
-	run --transport "$transport" --nodes 3 --seconds 4 --seed 4 --faults dispatch
+	run --transport "$transport" --nodes 4 --seconds 4 --seed 2 --cache 128KiB
+	run --transport "$transport" --nodes 3 --seconds 3 --seed 3 --faults dispatch
+done
+for transport in tcp shm; do
+	run --transport "$transport" --nodes 2 --threads 4 --seconds 3 --seed 4 --region 256KiB --cache 64KiB
 	run --transport "$transport" --bound one --nodes 4 --share 8MiB --cache 2MiB
 	run --transport "$transport" --bound all --nodes 4 --share 4MiB --cache 1MiB
 done
