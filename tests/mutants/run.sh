@@ -43,7 +43,7 @@ one() { # name file sed
 	     notices "$dir" unit-wire "$test/unit/dsm/test_wire.o" -lcriterion ||
 	     notices "$dir" unit-dir "$test/unit/dsm/test_dir.o" -lcriterion; then
 		killer="unit test"
-	elif notices "$dir" sim "$test/sim/sim_main.o $test/sim/sim.o $out/obj/interconnect/core/frame.o" "" --seeds 100; then
+	elif notices "$dir" sim "$test/sim/sim_main.o $test/sim/sim.o $test/sim/sim_node.o $test/sim/sim_thread.o $out/obj/interconnect/core/frame.o" "" --seeds 100; then
 		killer=simulator
 	elif notices "$dir" model "$model" ""; then
 		killer=checker

@@ -3,7 +3,7 @@
 # tests/sim/build.mk - `make sim [SEEDS=1000]`: seeded runs of the protocol core, every read checked.
 
 SEEDS ?= 1000
-$(call test_prog,tests/sim/sim,tests/sim/sim_main.c tests/sim/sim.c,)
+$(call test_prog,tests/sim/sim,tests/sim/sim_main.c tests/sim/sim.c tests/sim/sim_node.c tests/sim/sim_thread.c,)
 
 .PHONY: sim
 sim: $(B)/tests/sim/sim
