@@ -117,17 +117,26 @@ static void tcp_wake(void *priv)
 		log_debug("tcp: wake errno %d", errno);
 }
 
+static void hush_path(struct tcp *t, bool on)
+{
+	struct epoll_event ev = { .events = on ? 0 : EPOLLIN, .data.ptr = &t->path_fd };
+
+	atomic_store(&t->hushed, on);
+	if (t->path_fd >= 0 && epoll_ctl(t->wait_fd, EPOLL_CTL_MOD, t->path_fd, &ev))
+		log_error("tcp: epoll_ctl errno %d", errno);
+	if (on)
+		t->ops->sleep(t->path, false);
+	else if (atomic_load(&t->waiting) && (t->ops->sleep(t->path, true) || t->backlog))
+		tcp_wake(t);
+}
+
 static void tcp_hush(void *priv, bool on)
 {
 	struct tcp *t = priv;
 	struct epoll_event ev = { .events = on ? 0 : EPOLLIN, .data.ptr = &t->epoll_fd };
 
 	if (t->ops) {
-		atomic_store(&t->hushed, on);
-		if (on)
-			t->ops->sleep(t->path, false);
-		else if (atomic_load(&t->waiting) && t->ops->sleep(t->path, true))
-			tcp_wake(t);
+		hush_path(t, on);
 		return;
 	}
 	/* Taking it back looks at readiness anew, so nothing that came meanwhile is missed. */

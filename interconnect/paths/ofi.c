@@ -24,8 +24,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define COMPLETIONS 32u
-
 struct port {
 	struct ic_path *slots;
 	struct fi_info *info;
@@ -230,32 +228,32 @@ static int ofi_post_recv(struct port *p, struct slots_rx *slot)
 	return ret ? failed("receive", (int)ret) : 0;
 }
 
-static void completion_error(struct port *p)
+/* False: there was none. */
+static bool completion_error(struct port *p)
 {
 	struct fi_cq_err_entry e = { 0 };
 
 	if (fi_cq_readerr(p->cq, &e, 0) != 1)
-		return;
+		return false;
 	log_debug("ofi: completion: %s", fi_strerror(e.err));
 	if (!e.op_context)
-		return;
+		return true;
 	if (e.flags & FI_RECV)
 		slots_received(p->slots, slots_rx_of(e.op_context), 0);
 	else
 		slots_failed(p->slots, slots_tx_of(e.op_context));
+	return true;
 }
 
 static int ofi_poll(struct port *p, unsigned budget)
 {
-	struct fi_cq_msg_entry done[COMPLETIONS];
-	ssize_t n = fi_cq_read(p->cq, done, budget < COMPLETIONS ? budget : COMPLETIONS);
+	struct fi_cq_msg_entry done[SLOTS_BATCH];
+	ssize_t n = fi_cq_read(p->cq, done, budget);
 
 	if (n == -FI_EAGAIN)
 		return 0;
-	if (n == -FI_EAVAIL) {
-		completion_error(p);
-		return 1;
-	}
+	if (n == -FI_EAVAIL)
+		return completion_error(p) ? (int)budget : 0; /* there may be more */
 	if (n < 0)
 		return failed("completions", (int)n);
 	for (ssize_t i = 0; i < n; i++) {

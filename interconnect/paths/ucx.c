@@ -30,8 +30,9 @@ struct port {
 	struct arrived {
 		struct slots_rx *slot;
 		size_t len;
-	} *arrived;
-	unsigned slots_max, free_count, arrived_count;
+	} *arrived; /* a ring of slots_max */
+	unsigned slots_max, free_count, arrived_first;
+	_Atomic unsigned arrived_count;
 	struct port_link *failed; /* links whose endpoint is broken */
 };
 
@@ -69,7 +70,8 @@ static ucs_status_t on_message(void *arg, const void *header, size_t header_len,
 		return UCS_OK;
 	slot = p->free[--p->free_count];
 	memcpy(slot->bytes, data, len);
-	p->arrived[p->arrived_count++] = (struct arrived){ slot, len };
+	p->arrived[(p->arrived_first + p->arrived_count) % p->slots_max] = (struct arrived){ slot, len };
+	p->arrived_count++;
 	return UCS_OK;
 }
 
@@ -207,8 +209,10 @@ static int ucx_link_connect(struct port_link *l, const uint8_t *offer, uint16_t 
 static void ucx_link_close(struct port_link *l)
 {
 	ucp_request_param_t param = { .op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS, .flags = UCP_EP_CLOSE_FLAG_FORCE };
-	void *request = l->ep ? ucp_ep_close_nbx(l->ep, &param) : NULL;
+	void *request;
 
+	l->broken = true; /* on_error has nothing to add */
+	request = l->ep ? ucp_ep_close_nbx(l->ep, &param) : NULL;
 	for (struct port_link **at = &l->p->failed; *at; at = &(*at)->next_failed)
 		if (*at == l) {
 			*at = l->next_failed;
@@ -260,14 +264,17 @@ static int ucx_post_recv(struct port *p, struct slots_rx *slot)
 
 static int ucx_poll(struct port *p, unsigned budget)
 {
-	unsigned rounds = 0, count;
+	unsigned rounds = 0, count = 0;
 
 	while (p->arrived_count < budget && rounds++ < budget && ucp_worker_progress(p->worker))
 		;
-	count = p->arrived_count;
-	p->arrived_count = 0; /* what the answers bring in waits for the next poll */
-	for (unsigned i = 0; i < count; i++)
-		slots_received(p->slots, p->arrived[i].slot, p->arrived[i].len);
+	for (; p->arrived_count && count < budget; count++) {
+		struct arrived a = p->arrived[p->arrived_first];
+
+		p->arrived_first = (p->arrived_first + 1) % p->slots_max;
+		p->arrived_count--;
+		slots_received(p->slots, a.slot, a.len);
+	}
 	while (p->failed) {
 		struct port_link *l = p->failed;
 
@@ -280,7 +287,7 @@ static int ucx_poll(struct port *p, unsigned budget)
 static bool ucx_sleep(struct port *p, bool on)
 {
 	/* Busy: events that were not progressed yet. */
-	return on && ucp_worker_arm(p->worker) != UCS_OK;
+	return on && (p->arrived_count || ucp_worker_arm(p->worker) != UCS_OK);
 }
 
 static int ucx_fd(struct port *p)

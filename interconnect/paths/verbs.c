@@ -8,7 +8,8 @@
  * Owns      Everything of libibverbs.  Each peer has a protection domain of its own, which holds nothing but the
  *           bounce slots for that peer, and no key ever leaves this node: nobody can read or write our memory.
  * Threads   slots.h.  ibv_* are safe for several threads; a queue pair is used under its link's lock.
- * I/O       The device's.  Completions are polled; who sleeps asks for an event first (sleep).
+ * I/O       The device's.  Completions are polled; who sleeps asks for an event first (sleep).  Events are read after a
+ *           sleep, and now and then.
  * Sources   InfiniBand Architecture Specification 1.4, vol 1, chapters 9 to 11; ibv_modify_qp(3), ibv_req_notify_cq(3).
  * Limits    One port of one device.  A cable may be out for ACK_TIMEOUT times RETRIES, some 7 s, before the link is lost;
  *           the death of a process is seen by the control stream at once.
@@ -24,13 +25,14 @@
 #include <openssl/rand.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
 
 #define ACK_TIMEOUT 18	  /* 4.096 us * 2^18, about 1 s */
 #define RETRIES 7	  /* the most */
 #define RNR_TIMER 12	  /* 0.64 ms; credits keep it from ever counting */
 #define INLINE_BYTES 128u /* asked for; a device may give less */
-#define COMPLETIONS 32
-#define EVENT_EVERY 64u /* polls between looks for an event that nobody waits for */
+#define EVENTS_EVERY 1024u /* polls between looks for events that nobody waits for */
 #define OFFER_BYTES 30u
 
 struct port {
@@ -43,13 +45,17 @@ struct port {
 	uint8_t port, gid_index;
 	union ibv_gid gid;
 	struct port_link *links[NODES_MAX];
-	_Atomic bool armed;
+	int event_fd; /* epoll: the channel, and what happens to the device */
+	_Atomic bool armed, sleeper, woken;
+	uint32_t generation; /* of links */
 	unsigned polls;
 };
 
 struct port_link {
 	struct port *p;
+	struct ic_path_link *slots;
 	node_id peer;
+	uint32_t generation; /* in wr_id: completions of a queue pair that is gone may still come */
 	struct ibv_pd *pd;
 	struct ibv_mr *mr;
 	struct ibv_qp *qp;
@@ -145,9 +151,27 @@ static void verbs_close(struct port *p)
 		log_debug("verbs: completion queue in use");
 	if (p->channel && ibv_destroy_comp_channel(p->channel))
 		log_debug("verbs: channel in use");
+	if (p->event_fd >= 0)
+		close(p->event_fd);
 	if (p->ctx && ibv_close_device(p->ctx))
 		log_debug("verbs: close");
 	free(p);
+}
+
+/* Neither fd may block its reader; both wake a sleeper. */
+static int events_open(struct port *p)
+{
+	const int fds[] = { p->channel->fd, p->ctx->async_fd };
+	struct epoll_event ev = { .events = EPOLLIN };
+
+	p->event_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (p->event_fd < 0)
+		return failed("events", errno);
+	for (size_t i = 0; i < ARRAY_LEN(fds); i++)
+		if (fcntl(fds[i], F_SETFL, fcntl(fds[i], F_GETFL) | O_NONBLOCK) ||
+		    epoll_ctl(p->event_fd, EPOLL_CTL_ADD, fds[i], &ev))
+			return failed("events", errno);
+	return 0;
 }
 
 static int verbs_open(const char *device, struct ic_path *slots, void *block, size_t bytes, struct port **out)
@@ -159,14 +183,15 @@ static int verbs_open(const char *device, struct ic_path *slots, void *block, si
 		return -ENOMEM;
 	p->slots = slots;
 	p->block = block;
+	p->event_fd = -1;
 	err = device_open(p, device);
 	if (!err) {
 		p->channel = ibv_create_comp_channel(p->ctx);
 		p->cq = p->channel ? ibv_create_cq(p->ctx, entries, NULL, p->channel, 0) : NULL;
 		if (!p->cq)
 			err = failed("completion queue", errno);
-		else if (fcntl(p->channel->fd, F_SETFL, fcntl(p->channel->fd, F_GETFL) | O_NONBLOCK))
-			err = failed("channel", errno);
+		else
+			err = events_open(p);
 	}
 	if (err) {
 		verbs_close(p);
@@ -224,11 +249,12 @@ static int verbs_link_open(struct port *p, struct ic_path_link *slots, node_id p
 	struct writer w = { offer, offer + room, false };
 	int err = 0;
 
-	(void)slots;
 	if (!l)
 		return -ENOMEM;
 	l->p = p;
+	l->slots = slots;
 	l->peer = peer;
+	l->generation = ++p->generation;
 	l->pd = ibv_alloc_pd(p->ctx);
 	if (l->pd)
 		l->mr = ibv_reg_mr(l->pd, p->block + peer * SLOTS_PEER_BYTES, SLOTS_PEER_BYTES,
@@ -300,12 +326,19 @@ static int verbs_link_connect(struct port_link *l, const uint8_t *offer, uint16_
 
 /* --- data --------------------------------------------------------------------------------------------------------- */
 
-#define RX_MARK 1u /* in wr_id; slots are aligned */
+/* wr_id: generation of the link (32 bits), index of the slot, 1 for one that receives. */
+static uint64_t wr_id(const struct port_link *l, uint32_t index, bool rx)
+{
+	return (uint64_t)l->generation << 32 | index << 1 | rx;
+}
 
 static int verbs_post_send(struct port_link *l, struct slots_tx *slot, size_t len)
 {
 	struct ibv_sge sge = { (uintptr_t)slot->bytes, (uint32_t)len, l->mr->lkey };
-	struct ibv_send_wr wr = { .wr_id = (uintptr_t)slot, .sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_SEND };
+	struct ibv_send_wr wr = { .wr_id = wr_id(l, slot->index, false),
+				  .sg_list = &sge,
+				  .num_sge = 1,
+				  .opcode = IBV_WR_SEND };
 	struct ibv_send_wr *bad;
 	int err;
 
@@ -318,34 +351,55 @@ static int verbs_post_send(struct port_link *l, struct slots_tx *slot, size_t le
 static int verbs_post_recv(struct port *p, struct slots_rx *slot)
 {
 	struct port_link *l = p->links[slot->peer];
-	struct ibv_sge sge = { (uintptr_t)slot->bytes, SLOT_BYTES, l ? l->mr->lkey : 0 };
-	struct ibv_recv_wr wr = { .wr_id = (uintptr_t)slot | RX_MARK, .sg_list = &sge, .num_sge = 1 };
-	struct ibv_recv_wr *bad;
-	int err = l ? ibv_post_recv(l->qp, &wr, &bad) : 0;
+	struct ibv_sge sge = { (uintptr_t)slot->bytes, SLOT_BYTES, 0 };
+	struct ibv_recv_wr wr = { .sg_list = &sge, .num_sge = 1 }, *bad;
+	int err;
 
+	if (!l)
+		return 0;
+	sge.lkey = l->mr->lkey;
+	wr.wr_id = wr_id(l, slot->index, true);
+	err = ibv_post_recv(l->qp, &wr, &bad);
 	return err ? failed("receive", err) : 0;
+}
+
+static struct port_link *link_of(const struct port *p, node_id peer, uint64_t id)
+{
+	struct port_link *l = p->links[peer];
+
+	return l && l->generation == id >> 32 ? l : NULL;
 }
 
 static void completion(struct port *p, const struct ibv_wc *wc)
 {
-	if (wc->wr_id & RX_MARK) {
-		struct slots_rx *slot = (struct slots_rx *)(uintptr_t)(wc->wr_id & ~(uint64_t)RX_MARK);
-		struct port_link *l = p->links[slot->peer];
+	uint32_t index = (uint32_t)wc->wr_id >> 1;
 
-		/* Flushed, or of a queue pair that was before: the slot is posted again with the next link. */
-		if (wc->status == IBV_WC_SUCCESS && l && l->qp->qp_num == wc->qp_num)
+	if (wc->wr_id & 1) {
+		struct slots_rx *slot = slots_rx_at(p->slots, index);
+		struct port_link *l = link_of(p, slot->peer, wc->wr_id);
+
+		if (l && wc->status == IBV_WC_SUCCESS)
 			slots_received(p->slots, slot, wc->byte_len);
-		return;
+		else if (l) /* flushed: the queue pair is in error, whether something is being sent or not */
+			slots_broken(l->slots);
+	} else {
+		struct slots_tx *slot = slots_tx_at(p->slots, index);
+
+		if (!link_of(p, slot->peer, wc->wr_id))
+			return; /* the slot was taken back, and may be in use again */
+		if (wc->status == IBV_WC_SUCCESS) {
+			slots_sent(slot);
+			return;
+		}
+		log_debug("verbs: send: %s", ibv_wc_status_str(wc->status));
+		slots_failed(p->slots, slot);
 	}
-	if (wc->status == IBV_WC_SUCCESS) {
-		slots_sent((struct slots_tx *)(uintptr_t)wc->wr_id);
-		return;
-	}
-	log_debug("verbs: send: %s", ibv_wc_status_str(wc->status));
-	slots_failed(p->slots, (struct slots_tx *)(uintptr_t)wc->wr_id);
 }
 
-/* Takes the event that ended a sleep, so that the next one can be asked for. */
+/*
+ * Takes the event that ended a sleep, so that the next one can be asked for.  Somebody who has gone to sleep on the one
+ * that is taken here (sleeper is set before armed is looked at) gets another; the queue is polled after this.
+ */
 static void event_take(struct port *p)
 {
 	struct ibv_cq *cq;
@@ -354,18 +408,53 @@ static void event_take(struct port *p)
 	if (ibv_get_cq_event(p->channel, &cq, &arg))
 		return; /* not there yet */
 	ibv_ack_cq_events(cq, 1);
-	p->armed = false;
+	atomic_store(&p->armed, false);
+	if (atomic_load(&p->sleeper) && !atomic_exchange(&p->armed, true) && ibv_req_notify_cq(p->cq, 0))
+		atomic_store(&p->armed, false);
+}
+
+/* What happens to the device and its queues.  A port that goes down is not the end: see Limits. */
+static int async_take(struct port *p)
+{
+	struct ibv_async_event e;
+	int err = 0;
+
+	while (!ibv_get_async_event(p->ctx, &e)) {
+		log_debug("verbs: event: %s", ibv_event_type_str(e.event_type));
+		switch (e.event_type) {
+		case IBV_EVENT_DEVICE_FATAL:
+		case IBV_EVENT_CQ_ERR:
+			err = failed(ibv_event_type_str(e.event_type), EIO);
+			break;
+		case IBV_EVENT_QP_FATAL:
+		case IBV_EVENT_QP_REQ_ERR:
+		case IBV_EVENT_QP_ACCESS_ERR:
+			for (unsigned i = 0; i < NODES_MAX; i++)
+				if (p->links[i] && p->links[i]->qp == e.element.qp)
+					slots_broken(p->links[i]->slots);
+			break;
+		default:
+			break;
+		}
+		ibv_ack_async_event(&e);
+	}
+	return err;
 }
 
 static int verbs_poll(struct port *p, unsigned budget)
 {
-	struct ibv_wc wc[COMPLETIONS];
-	int n = ibv_poll_cq(p->cq, budget < COMPLETIONS ? (int)budget : COMPLETIONS, wc);
+	struct ibv_wc wc[SLOTS_BATCH];
+	int n, err = 0;
 
+	if (p->woken || ++p->polls % EVENTS_EVERY == 0) {
+		p->woken = false;
+		if (p->armed)
+			event_take(p);
+		err = async_take(p);
+	}
+	n = err ? err : ibv_poll_cq(p->cq, (int)budget, wc);
 	if (n < 0)
-		return failed("completions", EIO);
-	if (p->armed && (n || ++p->polls % EVENT_EVERY == 0))
-		event_take(p);
+		return err ? err : failed("completions", EIO);
 	for (int i = 0; i < n; i++)
 		completion(p, &wc[i]);
 	return n;
@@ -374,6 +463,9 @@ static int verbs_poll(struct port *p, unsigned budget)
 /* An event is asked for first and the queue polled after, so that what came in between is not missed. */
 static bool verbs_sleep(struct port *p, bool on)
 {
+	atomic_store(&p->sleeper, on);
+	if (!on)
+		p->woken = true;
 	if (!on || atomic_exchange(&p->armed, true))
 		return false;
 	if (ibv_req_notify_cq(p->cq, 0))
@@ -383,11 +475,11 @@ static bool verbs_sleep(struct port *p, bool on)
 
 static int verbs_fd(struct port *p)
 {
-	return p->channel->fd;
+	return p->event_fd;
 }
 
 static const struct port_ops verbs_ops = {
-	.recv_per_link = true,
+	.per_link = true,
 	.open = verbs_open,
 	.close = verbs_close,
 	.link_open = verbs_link_open,

@@ -49,7 +49,7 @@ static void copy(uint8_t *to, const uint8_t *from, size_t len)
 	__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(len) : : "memory");
 }
 
-/* 1 .. about 4 * mean, with that mean: short ones often, long ones too. */
+/* 1 .. 3 * mean, about `mean` on average. */
 static uint64_t draw(unsigned mean)
 {
 	uint64_t most = (uint64_t)mean << (rng_next(&rt.rng) & 1 ? 1 : 0);
@@ -167,11 +167,14 @@ static struct rt_thread *pick(void)
 
 static void trace_switch(const struct rt_thread *t)
 {
+	uint8_t fpu[512] __attribute__((aligned(16)));
 	char line[160];
 
+	__asm__ volatile("fxsave64 %0" : "=m"(fpu));
 	snprintf(line, sizeof(line), "%10llu.%03u us node %u %-8s runs",
 		 (unsigned long long)rt.now / 1000, (unsigned)(rt.now % 1000), t->node, t->name);
 	rt.cfg.trace(line);
+	__asm__ volatile("fxrstor64 %0" : : "m"(fpu));
 }
 
 /* From `from` (NULL: the program's own thread) to `to`. */
@@ -208,7 +211,7 @@ void rt_switch(void)
 	rt.switches++;
 	rt_digest(rt.now);
 	rt_digest(t->id);
-	if (t != rt.current && rt.cfg.trace) /* only then does guest state matter less than the line */
+	if (t != rt.current && rt.cfg.trace)
 		trace_switch(t);
 	switch_to(t);
 }
@@ -269,7 +272,9 @@ void rt_kill(unsigned node)
 	if (rt.node[node].dead)
 		return;
 	rt.node[node].dead = true;
-	rt.mains--;
+	for (unsigned i = 0; i < rt.count; i++)
+		if (rt.threads[i]->main && rt.threads[i]->node == node && rt.threads[i]->state != RT_ENDED)
+			rt.mains--;
 }
 
 uint32_t rt_pace(uint32_t blocks)
