@@ -338,9 +338,12 @@ static void step_one(struct dsm *d, struct proto_event *ev)
 	struct drive *dr = d->drive;
 
 	ev->now_ns = clock_now_ns();
+	record_event(d, ev);
 	proto_step(&dr->proto, ev, &dr->fx);
-	for (unsigned i = 0; i < dr->fx.count; i++)
+	for (unsigned i = 0; i < dr->fx.count; i++) {
+		record_effect(d, ev->now_ns, &dr->fx.fx[i]);
 		effect_perform(d, &dr->fx.fx[i]);
+	}
 	if (dr->pin != DIR_PAGE_NONE) {
 		struct proto_event hold = { .kind = PROTO_EV_HOLD,
 					    .page = dr->pin,

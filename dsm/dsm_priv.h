@@ -77,6 +77,21 @@ struct counters {
 	} hot[HOT_SLOTS];
 };
 
+/* record.c: the last protocol events, for the dump after a failed assertion. */
+#define RECORDS 4096u
+struct record {
+	uint64_t ns;
+	uint32_t page;
+	bool is_event; /* else an effect */
+	uint8_t kind;  /* enum proto_event_kind, enum proto_effect_kind */
+	uint8_t msg;   /* enum proto_kind; 0: none */
+	uint8_t right, bytes, acks; /* acks: of a REQUEST its retries */
+	node_id peer;
+};
+void record_event(struct dsm *d, const struct proto_event *ev);
+void record_effect(struct dsm *d, uint64_t now_ns, const struct proto_effect *fx);
+void record_dump(void *dsm);
+
 /* cache.c */
 struct cache {
 	uint32_t limit; /* frames of pages homed elsewhere; 0: no bound */
@@ -109,6 +124,10 @@ struct dsm {
 	struct collection *collections; /* lock */
 	unsigned pinned;                /* lock; pages in them */
 	struct counters count;
+	struct {
+		uint32_t next;
+		struct record entry[RECORDS];
+	} record; /* lock */
 };
 
 void dsm_lock(struct dsm *d);

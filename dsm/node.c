@@ -241,6 +241,8 @@ int dsm_open(const struct dsm_config *cfg, struct dsm **out)
 		parts_close(d);
 		return err;
 	}
+	if (d->drive)
+		assert_last_words(record_dump, d);
 	*out = d;
 	return 0;
 }
@@ -270,6 +272,7 @@ void dsm_peer_lost(struct dsm *d, node_id peer)
 void dsm_close(struct dsm *d)
 {
 	ASSERT(atomic_load(&d->stopping));
+	assert_last_words_end(d);
 	parts_close(d);
 }
 

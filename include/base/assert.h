@@ -8,6 +8,14 @@
 #ifndef BASE_ASSERT_H
 #define BASE_ASSERT_H
 
+/*
+ * A failed assertion calls each `fn(arg)` before the process ends: for state that tells how it came about.  fn may be
+ * called by any thread, with any lock held: it takes none.  Up to 8, further ones are not called.
+ */
+void assert_last_words(void (*fn)(void *arg), void *arg);
+/* No longer: before arg goes away. */
+void assert_last_words_end(void *arg);
+
 _Noreturn void assert_failed(const char *cond, const char *file, int line, const char *func);
 
 #define ASSERT(cond) \

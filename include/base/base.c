@@ -2,7 +2,7 @@
 /*
  * base/base.c - log sink, assertion failure, the TSC: the only code under include/.
  *
- * Owns      The process's log identity and level: the one piece of global state outside mains.
+ * Owns      The process's log identity and level, and whom a failed assertion calls: the only global state outside mains.
  * Threads   Any.
  * I/O       write(2) to stderr.
  */
@@ -11,6 +11,7 @@
 #include "base/log.h"
 
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -83,8 +84,44 @@ void log_line(enum log_level level, const char *fmt, ...)
 		return; /* nowhere left to complain */
 }
 
+#define LAST_WORDS_MAX 8u
+
+static struct {
+	_Atomic(void *) arg; /* NULL: free; set last */
+	void (*_Atomic fn)(void *arg);
+} last_words[LAST_WORDS_MAX];
+static atomic_flag failing = ATOMIC_FLAG_INIT;
+
+void assert_last_words(void (*fn)(void *arg), void *arg)
+{
+	for (unsigned i = 0; i < LAST_WORDS_MAX; i++) {
+		void *none = NULL;
+
+		if (!atomic_compare_exchange_strong(&last_words[i].arg, &none, arg))
+			continue;
+		atomic_store(&last_words[i].fn, fn);
+		return;
+	}
+}
+
+void assert_last_words_end(void *arg)
+{
+	for (unsigned i = 0; i < LAST_WORDS_MAX; i++)
+		if (atomic_load(&last_words[i].arg) == arg) {
+			atomic_store(&last_words[i].fn, NULL);
+			atomic_store(&last_words[i].arg, NULL);
+		}
+}
+
 _Noreturn void assert_failed(const char *cond, const char *file, int line, const char *func)
 {
 	log_line(LOG_ERROR, "assert: %s:%d %s: %s", file, line, func, cond);
+	/* Once, though it may fail again while it tells. */
+	for (unsigned i = atomic_flag_test_and_set(&failing) ? LAST_WORDS_MAX : 0; i < LAST_WORDS_MAX; i++) {
+		void (*fn)(void *arg) = atomic_load(&last_words[i].fn);
+
+		if (fn)
+			fn(atomic_load(&last_words[i].arg));
+	}
 	abort();
 }

@@ -2,7 +2,7 @@
 /*
  * tests/conform/fabric_conform.c - the contract of interconnect/fabric.h, for any backend.
  *
- * What      usage: fabric_conform BACKEND [CASE] | list
+ * What      usage: fabric_conform BACKEND[=DEVICE] [CASE] | list
  *           Each case opens fabrics of its own in this process (one more process where a peer has to die) and
  *           pumps them in turn.  Cases that need raw bytes on the wire know the backend's transport and are
  *           listed for it only.
@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 const char *backend_name;
+static const char *device_name;
 
 /* --- ends ------------------------------------------------------------------------------------------- */
 
@@ -82,6 +83,7 @@ void end_open(struct end *e, node_id self, unsigned nodes, uint8_t key, uint64_t
 	struct ic_config cfg = { .self = self,
 				 .nodes = nodes,
 				 .backend = backend_name,
+				 .device = device_name,
 				 .listen = "127.0.0.1:0",
 				 .vm_id = vm,
 				 .on_peer = on_peer,
@@ -539,7 +541,7 @@ static const struct {
 /* False: this host has no library or device for the backend. */
 static bool can_serve(void)
 {
-	struct ic_config cfg = { .nodes = 2, .backend = backend_name, .listen = "127.0.0.1:0" };
+	struct ic_config cfg = { .nodes = 2, .backend = backend_name, .device = device_name, .listen = "127.0.0.1:0" };
 	struct ic_fabric *f;
 	int err = ic_open(&cfg, &f);
 
@@ -553,7 +555,7 @@ int main(int argc, char **argv)
 	unsigned run = 0;
 
 	if (argc < 2) {
-		fprintf(stderr, "usage: %s BACKEND [CASE] | list\n", argv[0]);
+		fprintf(stderr, "usage: %s BACKEND[=DEVICE] [CASE] | list\n", argv[0]);
 		return 2;
 	}
 	if (!strcmp(argv[1], "list")) {
@@ -561,7 +563,8 @@ int main(int argc, char **argv)
 			puts(*name);
 		return 0;
 	}
-	backend_name = argv[1];
+	backend_name = strsep(&argv[1], "=");
+	device_name = argv[1];
 	log_set_level(LOG_ERROR); /* refusals are the point here */
 	signal(SIGPIPE, SIG_IGN);
 	if (!can_serve()) {

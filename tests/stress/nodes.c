@@ -45,6 +45,16 @@ static void on_sigbus(int sig, siginfo_t *si, void *ctx)
 	atomic_store(&seat->since_ns, 0);
 }
 
+/* When the memory has been stopped, its view cannot be touched any more. */
+static void on_sigsegv(int sig, siginfo_t *si, void *ctx)
+{
+	(void)ctx;
+	if (seat_of_thread && of_process &&
+	    (uintptr_t)si->si_addr - (uintptr_t)of_process->view < of_process->view_bytes)
+		siglongjmp(*seat_of_thread->out, EPIPE);
+	signal(sig, SIG_DFL); /* a mistake of ours: again, and for good */
+}
+
 void node_thread(struct fault_seat *seat)
 {
 	seat_of_thread = seat;
@@ -129,7 +139,14 @@ int node_open(struct node *n, const struct nodes_config *cfg, node_id self, stru
 	}
 	n->view = dsm_view(n->dsm);
 	of_process = n;
+	for (unsigned i = 0; i < cfg->ranges_count; i++) {
+		uint64_t end = (cfg->ranges[i].first + cfg->ranges[i].count) << PAGE_SHIFT;
+
+		n->view_bytes = end > n->view_bytes ? end : n->view_bytes;
+	}
 	sigaction(SIGBUS, &sa, NULL);
+	sa.sa_sigaction = on_sigsegv;
+	sigaction(SIGSEGV, &sa, NULL);
 	err = cfg->nodes > 1 ? links_join(n) : 0;
 	if (err)
 		node_close(n);

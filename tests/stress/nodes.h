@@ -38,6 +38,7 @@ struct node {
 	unsigned nodes;
 	struct dsm *dsm;
 	uint8_t *view; /* of gpa 0 */
+	uint64_t view_bytes;
 	struct ic_fabric *fabric;
 	struct nodes_meet *meet;
 	_Atomic unsigned ups;

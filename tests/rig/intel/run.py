@@ -30,7 +30,7 @@ def options():
     p.add_argument("dir")
     p.add_argument("mib", type=int, help="the host's memory")
     p.add_argument("hz", type=int, help="emulated instructions in an emulated second; also its TSC")
-    p.add_argument("--limit", type=float, default=1800, help="seconds (1800)")
+    p.add_argument("--limit", type=float, default=1200, help="seconds (1200)")
     return p.parse_args()
 
 
@@ -111,7 +111,7 @@ def debug(a, pid, terminal):
     """Where it stands: the debugger's view, several times."""
     with open(os.path.join(a.dir, "debug.log"), "wb") as log:
         os.kill(pid, signal.SIGINT)
-        for command in ["", "info cpu", "print-stack 32"] + ["step 20"] * 5:
+        for command in ["", "r", "print-stack 32"] + ["s"] * 20:
             os.write(terminal, command.encode() + b"\n")
             until = time.monotonic() + 1
             while time.monotonic() < until:
@@ -160,6 +160,7 @@ def main():
         sys.exit(f"rig-intel: no {a.dir}/disk.img: make rig-intel makes it")
     for s in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(s, lambda number, _frame: sys.exit(128 + number))
+    print(f"rig-intel: 3 to 4 minutes with a CPU for itself; gives up after {a.limit:.0f} s", flush=True)
     began = time.monotonic()
     pid, terminal = bochs_start(a)
     try:
