@@ -121,6 +121,7 @@ static int prepare_encode(const struct cc_vm_spec *s, Unum__Msg *msg, uint8_t **
 	p->pb.engine = s->engine;
 	p->pb.faults = s->faults;
 	p->pb.private_tables = s->private_tables;
+	p->pb.checksums = s->checksums;
 	p->pb.cpu_features = str(s->cpu_features);
 	p->pb.kernel = str(s->kernel);
 	p->pb.initrd = str(s->initrd);
@@ -372,6 +373,7 @@ static bool prepare_decode(const Unum__Prepare *pb, struct cc_vm_spec *s)
 	s->engine = (enum cc_engine)pb->engine;
 	s->faults = (enum cc_faults)pb->faults;
 	s->private_tables = pb->private_tables;
+	s->checksums = pb->checksums;
 	s->cpu_features = pb->cpu_features;
 	s->kernel = pb->kernel;
 	s->initrd = pb->initrd;

@@ -295,6 +295,7 @@ static void local_fill(const struct cc_local *spec, struct cc_topology *t)
 	vm->numa = spec->numa;
 	vm->engine = spec->engine;
 	vm->faults = spec->faults;
+	vm->checksums = spec->checksums;
 	vm->kernel = spec->kernel;
 	vm->initrd = spec->initrd;
 	vm->cmdline = spec->cmdline ? spec->cmdline : "";

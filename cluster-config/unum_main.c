@@ -59,6 +59,7 @@ static const char run_usage[] =
 	"  --numa expose|flat whether the guest sees the nodes (default: expose)\n"
 	"  --engine auto|bt|kvm\n"
 	"  --faults auto|inline|dispatch  how the kvm engine fetches pages\n"
+	"  --checksums          every page is checked when it arrives from another node\n"
 	"  --fabric BACKEND   what joins the nodes (default: tcp)\n"
 	"\n"
 	"For both:\n"
@@ -83,6 +84,7 @@ enum {
 	OPT_NUMA,
 	OPT_ENGINE,
 	OPT_FAULTS,
+	OPT_CHECKSUMS,
 	OPT_FABRIC,
 	OPT_SLICE,
 	OPT_JSON,
@@ -106,6 +108,7 @@ static const struct option run_options[] = {
 	{ "numa", required_argument, NULL, OPT_NUMA },
 	{ "engine", required_argument, NULL, OPT_ENGINE },
 	{ "faults", required_argument, NULL, OPT_FAULTS },
+	{ "checksums", no_argument, NULL, OPT_CHECKSUMS },
 	{ "fabric", required_argument, NULL, OPT_FABRIC },
 	{ "slice", required_argument, NULL, OPT_SLICE },
 	{ "help", no_argument, NULL, OPT_HELP },
@@ -186,6 +189,9 @@ static bool local_option(struct run_args *a, int opt, const char *value)
 	case OPT_FAULTS:
 		fine = word_parse(value, faults_words, &word);
 		a->local.faults = (enum cc_faults)word;
+		break;
+	case OPT_CHECKSUMS:
+		a->local.checksums = true;
 		break;
 	default:
 		a->local.fabric = value;

@@ -54,11 +54,12 @@ static bool begin(struct dsm *d, struct collection *c)
 	return room;
 }
 
-/* Another thread of this node has the page pinned, or is about to. */
+/* Another thread of this node has the page pinned.  Not one that still waits for it: it may want a stronger right than this
+ * node holds, and be queued behind somebody who waits for the weaker one to go. */
 static bool wanted(const struct dsm *d, uint32_t page)
 {
 	for (const struct collection *c = d->collections; c; c = c->next)
-		for (unsigned i = 0; i <= c->pins && i < c->count; i++)
+		for (unsigned i = 0; i < c->pins; i++)
 			if (c->page[i] == page)
 				return true;
 	return false;
@@ -73,8 +74,7 @@ static void end(struct dsm *d, struct collection *c, uint64_t until_ns)
 		at = &(*at)->next;
 	*at = c->next;
 	d->pinned -= c->count;
-	/* One more than is known: its grant may have come after the wait for it ended. */
-	for (unsigned i = 0; i <= c->pins && i < c->count; i++)
+	for (unsigned i = 0; i < c->pins; i++)
 		if (!wanted(d, c->page[i]))
 			drive_hold(d, c->page[i], until_ns);
 	dsm_unlock(d);
@@ -90,17 +90,12 @@ int collect(struct dsm *d, const struct recents *rs, uint64_t deadline_ns, bool 
 			add(&c, dir_page(&d->dir, rs->slot[i].gfn), rs->slot[i].right);
 	if (!begin(d, &c))
 		return -ENOBUFS;
-	while (!err && c.pins < c.count) {
-		struct waiter w = { .page = c.page[c.pins], .right = c.right[c.pins], .pin = true };
+	for (unsigned i = 0; !err && i < c.count; i++) {
+		struct waiter w = { .page = c.page[i], .right = c.right[i], .pin_for = &c };
 
 		do
 			err = waiter_ask(d, &w, 0, deadline_ns, remote);
 		while (err == -EAGAIN);
-		if (!err) {
-			dsm_lock(d);
-			c.pins++;
-			dsm_unlock(d);
-		}
 	}
 	end(d, &c, err ? 0 : clock_now_ns() + KEEP_NS);
 	return err;

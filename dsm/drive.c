@@ -7,12 +7,14 @@
  * Owns      struct proto and its memory, the timer heap, messages that the fabric pushed back.
  * Threads   Any; see dsm_priv.h for the lock.  Timers and pushed-back messages are looked after by whoever
  *           calls drive_poll: waiting users, else the net thread, which is woken when it sleeps too long.
+ * Checksums Only where the user asks for them (dsm_config.checksums): CRC-32 of a page and of its message.
  * I/O       ic_send, under dsm.lock: it does not block.
  * Limits    A pushed-back message is kept with a copy of its page; the core's limits (I7) bound how many.
  */
 #include "dsm/dsm_priv.h"
 
 #include "base/assert.h"
+#include "base/bytes.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "dsm/core/wire.h"
@@ -20,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <zlib.h>
 
 #define BUDGET 32 /* messages per poll */
 #define EVICT_AT_ONCE 8
@@ -31,12 +34,13 @@ struct timer {
 	uint32_t page;
 };
 
-/* Messages to one peer that leave together: up to BATCH bodies, a page only beside the last. */
-#define BATCH (IC_BODY_MAX / WIRE_MSG_BYTES)
+/* Messages to one peer that leave together: up to BATCH bodies, a page only beside the last, and then perhaps its sum. */
+#define SUM_BYTES 4u
+#define BATCH ((IC_BODY_MAX - SUM_BYTES) / WIRE_MSG_BYTES)
 struct batch {
 	node_id to;
 	uint16_t body_len;
-	uint8_t body[BATCH * WIRE_MSG_BYTES];
+	uint8_t body[BATCH * WIRE_MSG_BYTES + SUM_BYTES];
 };
 
 struct unsent {
@@ -221,6 +225,12 @@ static void unsent_flush(struct dsm *d)
 		}
 }
 
+/* Of a page and of the message that it belongs to. */
+static uint32_t page_sum(const uint8_t *message, const void *page)
+{
+	return (uint32_t)crc32(crc32(0, page, PAGE_SIZE), message, WIRE_MSG_BYTES);
+}
+
 static void batch_send(struct dsm *d, const void *data, uint16_t data_len)
 {
 	struct drive *dr = d->drive;
@@ -228,6 +238,10 @@ static void batch_send(struct dsm *d, const void *data, uint16_t data_len)
 
 	if (!b->body_len)
 		return;
+	if (data && d->checksums) {
+		put_le32(b->body + b->body_len, page_sum(b->body + b->body_len - WIRE_MSG_BYTES, data));
+		b->body_len += SUM_BYTES;
+	}
 	/* Order per peer: nothing overtakes what was pushed back before. */
 	if (dr->unsent[b->to].head ||
 	    fabric_send(d, b->to, b->body, b->body_len, data, data_len) == -EAGAIN)
@@ -240,7 +254,7 @@ static void fx_send(struct dsm *d, const struct proto_effect *fx)
 {
 	struct batch *b = &d->drive->batch;
 
-	if (b->body_len == sizeof(b->body) || (b->body_len && b->to != fx->to))
+	if (b->body_len == BATCH * WIRE_MSG_BYTES || (b->body_len && b->to != fx->to))
 		batch_send(d, NULL, 0);
 	b->to = fx->to;
 	wire_encode(&fx->msg, b->body + b->body_len);
@@ -464,17 +478,31 @@ static void message_step(struct dsm *d, node_id from, const uint8_t *body, const
 	step(d, &ev);
 }
 
+/* Which page a damaged message was about, if that part of it can be believed. */
+static gfn_t damaged_gfn(const struct dsm *d, const uint8_t *message)
+{
+	struct proto_msg m;
+
+	return wire_decode(message, WIRE_MSG_BYTES, PAGE_SIZE, &m) && m.page < d->dir.pages ? dir_gfn(&d->dir, m.page) :
+											       0;
+}
+
 static void on_message(void *arg, node_id from, const struct ic_msg *msg)
 {
 	struct dsm *d = arg;
 	const uint8_t *body = msg->body, *last;
+	unsigned sum = d->checksums && msg->data_len ? SUM_BYTES : 0;
 
-	if (!msg->body_len || msg->body_len % WIRE_MSG_BYTES ||
+	if (msg->body_len <= sum || (msg->body_len - sum) % WIRE_MSG_BYTES ||
 	    (msg->data_len && msg->data_len != PAGE_SIZE)) {
 		count_one(&d->count.refused);
 		return;
 	}
-	last = body + msg->body_len - WIRE_MSG_BYTES;
+	last = body + msg->body_len - sum - WIRE_MSG_BYTES;
+	if (sum && get_le32(last + WIRE_MSG_BYTES) != page_sum(last, msg->data)) {
+		d->on_damage(d->damage_arg, from, damaged_gfn(d, last));
+		return;
+	}
 	dsm_lock(d);
 	for (; body <= last; body += WIRE_MSG_BYTES)
 		message_step(d, from, body, body == last && msg->data_len ? msg->data : NULL);

@@ -59,7 +59,7 @@ struct waiter {
 	uint32_t page;
 	enum dsm_right right;
 	bool no_room; /* its request got BUSY */
-	bool pin;     /* the page is pinned with the grant: collect.c */
+	struct collection *pin_for; /* the page is pinned with the grant, for this one: collect.c */
 	struct waiter *next;
 };
 #define WAIT_BUCKETS 64u
@@ -124,6 +124,9 @@ struct dsm {
 	struct collection *collections; /* lock */
 	unsigned pinned;                /* lock; pages in them */
 	struct counters count;
+	bool checksums; /* const, as the two below */
+	void (*on_damage)(void *arg, node_id from, gfn_t gfn);
+	void *damage_arg;
 	struct {
 		uint32_t next;
 		struct record entry[RECORDS];
@@ -173,7 +176,7 @@ struct recent *recents_find(struct recents *r, const struct dsm *d, gfn_t gfn, e
 #define COLLECT_MAX RECENT
 struct collection {
 	struct collection *next;
-	unsigned count, pins; /* pins: lock; page[0 .. pins) are pinned, and perhaps one more */
+	unsigned count, pins; /* pins: lock; page[0 .. pins) are pinned, with the right that is wanted */
 	uint32_t page[COLLECT_MAX];
 	enum dsm_right right[COLLECT_MAX];
 };

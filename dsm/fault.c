@@ -72,8 +72,10 @@ void waiters_wake(struct dsm *d, uint32_t page, enum dsm_right right)
 
 	while (*at) {
 		if ((*at)->page == page && (*at)->right <= right) {
-			if ((*at)->pin)
+			if ((*at)->pin_for) {
+				(*at)->pin_for->pins++;
 				drive_pin(d, page);
+			}
 			waiter_finish(at, WAIT_DONE);
 		} else
 			at = &(*at)->next;

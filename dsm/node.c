@@ -175,6 +175,10 @@ static int config_take(struct dsm *d, const struct dsm_config *cfg)
 	d->top = dir_gfn(&d->dir, d->dir.pages - 1) + 1;
 	d->self = cfg->self;
 	d->nodes = cfg->nodes;
+	d->checksums = cfg->checksums;
+	d->on_damage = cfg->on_damage;
+	d->damage_arg = cfg->arg;
+	ASSERT(!d->checksums || d->on_damage);
 	d->fabric = cfg->nodes > 1 ? cfg->fabric : NULL;
 	d->map = cfg->mapping == DSM_MAP_UFFD ? &map_uffd_ops : &map_tlb_ops;
 	return 0;

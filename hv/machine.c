@@ -89,6 +89,14 @@ static void ranges_of_spec(const struct hv_slice *s, struct dsm_range ranges[sta
 						s->spec->range[i].node };
 }
 
+static void on_damage(void *arg, node_id from, gfn_t gfn)
+{
+	struct hv_slice *s = arg;
+
+	hv_slice_end(s, CC_END_ERROR, from, NULL, "a page from node %s came damaged (about %#llx): memory cannot be trusted",
+		     s->spec->node_name[from], (unsigned long long)gfn << PAGE_SHIFT);
+}
+
 int hv_machine_memory(struct hv_slice *s, char text[static HV_TEXT_MAX])
 {
 	struct dsm_range ranges[DSM_RANGES_MAX];
@@ -100,6 +108,9 @@ int hv_machine_memory(struct hv_slice *s, char text[static HV_TEXT_MAX])
 		.cache_pages = s->spec->cache_pages,
 		.mapping = s->engine->mapping,
 		.faults = s->terms.faults,
+		.checksums = s->spec->checksums,
+		.on_damage = on_damage,
+		.arg = s,
 		.fabric = s->fabric,
 	};
 	int err;

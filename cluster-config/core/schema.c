@@ -340,6 +340,7 @@ static const struct cc_field vm_fields[] = {
 	{ "numa", F_ENUM, .offset = VM_AT(numa), .words = numa_words },
 	{ "engine", F_ENUM, .offset = VM_AT(engine), .words = engine_words },
 	{ "faults", F_ENUM, .offset = VM_AT(faults), .words = faults_words },
+	{ "checksums", F_BOOL, .offset = VM_AT(checksums) },
 	{ "kernel", F_OTHER, .required = true, .take = kernel_take },
 	{ "initrd", F_OTHER, .take = initrd_take },
 	{ "cmdline", F_CMDLINE, .offset = VM_AT(cmdline) },

@@ -88,6 +88,7 @@ void cc_spec_make(const struct cc_topology *t, const struct cc_vm *vm, node_id s
 	spec->numa = vm->numa;
 	spec->engine = vm->engine;
 	spec->faults = vm->faults;
+	spec->checksums = vm->checksums;
 	spec->cpu_features = "";
 	spec->kernel = self == 0 ? vm->kernel : "";
 	spec->initrd = self == 0 && vm->initrd ? vm->initrd : "";

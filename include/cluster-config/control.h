@@ -110,6 +110,7 @@ struct cc_vm_spec {
 	enum cc_numa numa;
 	enum cc_engine engine;
 	enum cc_faults faults;	  /* of the kvm engine */
+	bool checksums;		  /* pages travel with a checksum */
 	bool private_tables;	  /* the kernel promises that no two vCPUs share page tables */
 	const char *cpu_features; /* what all nodes can honour beyond the x86-64-v2 model: names as in /proc/cpuinfo, a
 				     space between; "": nothing */

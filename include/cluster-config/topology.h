@@ -82,6 +82,7 @@ struct cc_vm {
 	enum cc_numa numa;
 	enum cc_engine engine;
 	enum cc_faults faults;
+	bool checksums; /* pages travel with a checksum */
 	const char *kernel, *initrd, *cmdline; /* initrd NULL: none; cmdline never NULL */
 	struct cc_share
 		share[NODES_MAX]; /* nodes that take part, in pool order; [0] is the boot node */
@@ -129,6 +130,7 @@ struct cc_local {
 	enum cc_numa numa;
 	enum cc_engine engine;
 	enum cc_faults faults;
+	bool checksums; /* pages travel with a checksum */
 	const char *kernel, *initrd, *cmdline; /* initrd may be NULL */
 	const char *const *disks;              /* paths, all on the boot node */
 	unsigned disks_count;

@@ -56,6 +56,11 @@ struct dsm_config {
 	enum dsm_mapping mapping;
 	enum dsm_faults faults; /* DSM_MAP_UFFD */
 	bool uffd_copy; /* DSM_MAP_UFFD: the way of kernels before 6.4 to map a readable page, chosen there anyway */
+	/* Every page travels with a checksum; the same on all nodes of the VM.  `on_damage`: one that came from `from` does not
+	 * fit its own.  Memory is wrong from there on, so the user ends the VM.  Context: inside ic_progress. */
+	bool checksums;
+	void (*on_damage)(void *arg, node_id from, gfn_t gfn);
+	void *arg;
 	struct ic_fabric *fabric; /* borrowed; NULL when nodes == 1; the dsm takes IC_PORT_DSM */
 };
 

@@ -123,7 +123,7 @@ static uint64_t ready_at(const struct rt_thread *t)
 	return at;
 }
 
-_Noreturn static void hang(const char *why)
+static _Noreturn void hang(const char *why)
 {
 	static char text[4096];
 	int n = snprintf(text, sizeof(text), "%s at %llu us:", why, (unsigned long long)rt.now / 1000);
@@ -286,7 +286,7 @@ uint32_t rt_pace(uint32_t blocks)
 
 /* --- threads ------------------------------------------------------------------------------------------------------ */
 
-_Noreturn static void thread_main(void)
+static _Noreturn void thread_main(void)
 {
 	struct rt_thread *t = rt.current;
 

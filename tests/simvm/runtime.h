@@ -24,7 +24,7 @@ struct rt_config {
 	unsigned blocks_mean;	/* guest blocks between two switches */
 	bool skew;		/* nodes are different hosts, whose TSCs differ */
 	uint64_t limit_ns;	/* virtual */
-	_Noreturn void (*fail)(const char *text);
+	void (*fail)(const char *text) __attribute__((noreturn));
 	/* May be NULL.  One line for each switch of threads. */
 	void (*trace)(const char *line);
 };

@@ -17,6 +17,7 @@
 #include <stdarg.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #define SPURIOUS_EVERY 64u
 
@@ -46,6 +47,8 @@ ssize_t __wrap_getrandom(void *out, size_t len, unsigned flags);
 pid_t __wrap_getpid(void);
 int __wrap_open(const char *path, int flags, ...);
 uint64_t __wrap_clock_tsc(void);
+void __wrap_log_set_thread(const char *name);
+void __real_log_set_thread(const char *name);
 int __real_open(const char *path, int flags, ...);
 
 /* --- threads ------------------------------------------------------------------------------------------------------ */
@@ -308,4 +311,17 @@ int __wrap_open(const char *path, int flags, ...)
 		return -1;
 	}
 	return __real_open(path, flags, mode);
+}
+
+void __wrap_log_set_thread(const char *name)
+{
+	struct rt_thread *t = rt_current();
+	unsigned i = 0;
+
+	__real_log_set_thread(name);
+	if (!t)
+		return;
+	for (; name[i] && i < sizeof(t->name) - 1; i++)
+		t->name[i] = name[i];
+	t->name[i] = 0;
 }

@@ -68,6 +68,12 @@ def terminal_read(terminal, wait_s):
         return None
 
 
+def terminal_log(terminal, log, seconds):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        log.write(terminal_read(terminal, 0.2) or b"")
+
+
 class Serial:
     """The host's serial port, by lines."""
     def __init__(self, path):
@@ -111,11 +117,10 @@ def debug(a, pid, terminal):
     """Where it stands: the debugger's view, several times."""
     with open(os.path.join(a.dir, "debug.log"), "wb") as log:
         os.kill(pid, signal.SIGINT)
-        for command in ["", "r", "print-stack 32"] + ["s"] * 20:
+        terminal_log(terminal, log, 3)
+        for command in ["r", "print-stack 32"] + ["s"] * 20:  # no empty one: it would repeat "continue"
             os.write(terminal, command.encode() + b"\n")
-            until = time.monotonic() + 1
-            while time.monotonic() < until:
-                log.write(terminal_read(terminal, 0.2) or b"")
+            terminal_log(terminal, log, 0.5)
     print(f"rig-intel: the debugger's view is in {a.dir}/debug.log", flush=True)
 
 

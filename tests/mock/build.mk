@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
+# A fake libibverbs, for tests of the verbs path where there is no RDMA: first in LD_LIBRARY_PATH it stands for the true one.
+MOCK_VERBS := $(B)/tests/mock/libibverbs.so.1
+$(B)/obj/tests/mock/%.o: CFLAGS += -fPIC
+$(MOCK_VERBS): $(B)/obj/tests/mock/verbs.o $(B)/obj/tests/mock/verbs_wire.o tests/mock/libibverbs.map
+	@mkdir -p $(@D)
+	$(if $(Q),@echo "  SO    $@")
+	$(Q)$(CC) -shared -pthread $(if $(SAN),-fsanitize=$(SAN)) -Wl,-soname,libibverbs.so.1 \
+		-Wl,--version-script=tests/mock/libibverbs.map -o $@ $(filter %.o,$^)
