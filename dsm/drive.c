@@ -4,7 +4,7 @@
  *
  * What      Events come from users (REQUEST), the fabric (MESSAGE), mappings (UNMAPPED) and time (TIMER).  Each
  *           is one proto_step under dsm.lock, and its effects are performed in order before the next.
- * Owns      struct proto and its memory, the timer heap, messages that the fabric pushed back.
+ * Owns      struct proto and its memory, the timers, messages that the fabric pushed back.
  * Threads   Any; see dsm_priv.h for the lock.  Timers and pushed-back messages are looked after by whoever
  *           calls drive_poll: waiting users, else the net thread, which is woken when it sleeps too long.
  * Checksums Only where the user asks for them (dsm_config.checksums): CRC-32 of a page and of its message.
@@ -28,11 +28,6 @@
 #define EVICT_AT_ONCE 8
 #define REQUESTS 128 /* in flight per node; half of them more than the 63 vCPUs of a node */
 #define RESEND_NS (100 * NS_PER_US) /* how soon a pushed-back message is tried again */
-
-struct timer {
-	uint64_t at_ns;
-	uint32_t page;
-};
 
 /* Messages to one peer that leave together: up to BATCH bodies, a page only beside the last, and then perhaps its sum. */
 #define SUM_BYTES 4u
@@ -60,8 +55,7 @@ struct drive {
 	uint32_t *unmapped;   /* [flights]: UNMAPPED events to step next, oldest first */
 	unsigned unmapped_count;
 	uint32_t pin; /* to be pinned after the effects of this step; DIR_PAGE_NONE: none */
-	struct timer *heap; /* smallest at_ns first */
-	unsigned timers, timers_room;
+	struct timers timers;
 	struct batch batch; /* empty between events */
 	struct {
 		struct unsent *head, **tail;
@@ -72,48 +66,7 @@ struct drive {
 	_Atomic unsigned pollers;
 };
 
-/* --- timers: a binary heap --------------------------------------------------------------------------- */
-
-static void heap_swap(struct drive *dr, unsigned a, unsigned b)
-{
-	struct timer t = dr->heap[a];
-
-	dr->heap[a] = dr->heap[b];
-	dr->heap[b] = t;
-}
-
-static void heap_push(struct drive *dr, struct timer t)
-{
-	unsigned i = dr->timers++;
-
-	if (i == dr->timers_room) {
-		dr->timers_room *= 2;
-		dr->heap = realloc(dr->heap, dr->timers_room * sizeof(*dr->heap));
-		ASSERT(dr->heap);
-	}
-	dr->heap[i] = t;
-	for (; i && dr->heap[i].at_ns < dr->heap[(i - 1) / 2].at_ns; i = (i - 1) / 2)
-		heap_swap(dr, i, (i - 1) / 2);
-}
-
-static struct timer heap_pop(struct drive *dr)
-{
-	struct timer top = dr->heap[0];
-	unsigned i = 0;
-
-	dr->heap[0] = dr->heap[--dr->timers];
-	for (;;) {
-		unsigned least = i;
-
-		for (unsigned child = 2 * i + 1; child <= 2 * i + 2; child++)
-			if (child < dr->timers && dr->heap[child].at_ns < dr->heap[least].at_ns)
-				least = child;
-		if (least == i)
-			return top;
-		heap_swap(dr, i, least);
-		i = least;
-	}
-}
+/* --- when ------------------------------------------------------------------------------------------------ */
 
 uint64_t drive_next_due(struct dsm *d)
 {
@@ -162,8 +115,8 @@ static void timer_arm(struct dsm *d, uint32_t page, uint64_t at_ns)
 {
 	struct drive *dr = d->drive;
 
-	heap_push(dr, (struct timer){ at_ns, page });
-	atomic_store(&dr->next_timer_ns, dr->heap[0].at_ns);
+	timers_push(&dr->timers, (struct timer){ at_ns, page });
+	atomic_store(&dr->next_timer_ns, timers_next_ns(&dr->timers));
 	if (!atomic_load(&dr->pollers))
 		net_hurry(d);
 }
@@ -516,14 +469,14 @@ static void timers_fire(struct dsm *d)
 	struct drive *dr = d->drive;
 	uint64_t now = clock_now_ns();
 
-	while (dr->timers && dr->heap[0].at_ns <= now) {
-		struct timer t = heap_pop(dr);
+	while (timers_next_ns(&dr->timers) <= now) {
+		struct timer t = timers_pop(&dr->timers);
 		struct proto_event ev = { .kind = PROTO_EV_TIMER, .page = t.page };
 
 		step(d, &ev);
 	}
 	batch_send(d, NULL, 0);
-	atomic_store(&dr->next_timer_ns, dr->timers ? dr->heap[0].at_ns : UINT64_MAX);
+	atomic_store(&dr->next_timer_ns, timers_next_ns(&dr->timers));
 }
 
 bool drive_poll(struct dsm *d)
@@ -577,11 +530,9 @@ int drive_open(struct dsm *d, const struct dsm_config *cfg)
 		dr->unsent[i].tail = &dr->unsent[i].head;
 	dr->next_timer_ns = UINT64_MAX;
 	dr->pin = DIR_PAGE_NONE;
-	dr->timers_room = 64;
-	dr->heap = calloc(dr->timers_room, sizeof(*dr->heap));
 	dr->unmapped = calloc(dr->proto.flights, sizeof(*dr->unmapped));
 	d->drive = dr; /* from here drive_close undoes it */
-	if (!dr->heap || !dr->unmapped)
+	if (timers_open(&dr->timers, 4 * dr->proto.flights) || !dr->unmapped)
 		return -ENOMEM;
 	ic_set_handler(d->fabric, IC_PORT_DSM, (struct ic_handler){ on_message, d });
 	return 0;
@@ -597,7 +548,7 @@ void drive_close(struct dsm *d)
 			unsent_pop(dr, (node_id)i);
 	munmap(dr->mem, dr->mem_bytes);
 	free(dr->unmapped);
-	free(dr->heap);
+	timers_close(&dr->timers);
 	free(dr);
 	d->drive = NULL;
 }

@@ -196,6 +196,25 @@ void waiters_room(struct dsm *d);
 unsigned waiters_asking(const struct dsm *d);
 void waiters_end(struct dsm *d);
 
+/* timers.c: what is due when; a binary heap.  Under dsm.lock. */
+struct timer {
+	uint64_t at_ns;
+	uint32_t page;
+};
+struct timers {
+	struct timer *heap; /* smallest at_ns first */
+	unsigned count, room;
+};
+MUST_CHECK int timers_open(struct timers *t, unsigned room);
+void timers_close(struct timers *t);
+void timers_push(struct timers *t, struct timer timer);
+struct timer timers_pop(struct timers *t); /* there is one */
+/* UINT64_MAX: none. */
+static inline uint64_t timers_next_ns(const struct timers *t)
+{
+	return t->count ? t->heap[0].at_ns : UINT64_MAX;
+}
+
 /* drive.c */
 MUST_CHECK int drive_open(struct dsm *d, const struct dsm_config *cfg);
 void drive_close(struct dsm *d);

@@ -29,9 +29,11 @@ static const struct backend_entry {
 	{ { "ucx", &ic_transport_stream, NULL }, "unum-path-ucx.so" },
 };
 
-/* UCX takes SIGBUS and SIGSEGV for its own, and patches the C library's mmap, as soon as it is loaded: the engines need
- * both as they are. */
-static const char *const plugin_env[][2] = { { "UCX_ERROR_SIGNALS", "" },
+/* UCX and libfabric's PSM providers take SIGBUS and SIGSEGV for their own, and UCX patches the C library's mmap, as soon as
+ * they are loaded: the engines need both as they are. */
+static const char *const plugin_env[][2] = { { "IPATH_NO_BACKTRACE", "1" },
+					     { "HFI_NO_BACKTRACE", "1" },
+					     { "UCX_ERROR_SIGNALS", "" },
 					     { "UCX_HANDLE_ERRORS", "none" },
 					     { "UCX_MEM_EVENTS", "no" },
 					     { "UCX_WARN_UNUSED_ENV_VARS", "no" } };
