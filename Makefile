@@ -31,7 +31,7 @@ CFLAGS := -std=gnu11 -O2 -g $(WARN) -fno-strict-aliasing -fstack-protector-stron
 	$(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer)
 CPPFLAGS := -D_GNU_SOURCE -Iinclude -I. -I$(B)/gen $(PKG_CFLAGS)
 # Paths of the fabric are plugins (interconnect/fabric.c): they are found beside the program, and use what is linked into it.
-LDFLAGS := -pthread -rdynamic -Wl,-rpath,'$$$$ORIGIN/../lib:$$$$ORIGIN/../../lib' $(if $(SAN),-fsanitize=$(SAN))
+LDFLAGS := -pthread -rdynamic -Wl,-rpath,'$$$$ORIGIN:$$$$ORIGIN/../lib:$$$$ORIGIN/../../lib' $(if $(SAN),-fsanitize=$(SAN))
 LDLIBS := $(PKG_LIBS) -lZydis -lm
 
 # Libraries, highest layer first, which is also link order.
