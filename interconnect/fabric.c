@@ -30,8 +30,11 @@ static const struct backend_entry {
 };
 
 /* UCX and libfabric's PSM providers take SIGBUS and SIGSEGV for their own, and UCX patches the C library's mmap, as soon as
- * they are loaded: the engines need both as they are. */
-static const char *const plugin_env[][2] = { { "IPATH_NO_BACKTRACE", "1" },
+ * they are loaded: the engines need both as they are.  libfabric makes queues for as many peers as it is
+ * told to, and soft-RoCE has none for its 256; without a shared receive queue it uses closed ones there. */
+static const char *const plugin_env[][2] = { { "FI_UNIVERSE_SIZE", "64" },
+					     { "FI_OFI_RXM_USE_SRX", "1" },
+					     { "IPATH_NO_BACKTRACE", "1" },
 					     { "HFI_NO_BACKTRACE", "1" },
 					     { "UCX_ERROR_SIGNALS", "" },
 					     { "UCX_HANDLE_ERRORS", "none" },
@@ -101,7 +104,7 @@ int ic_open(const struct ic_config *cfg, struct ic_fabric **out)
 		return -ENOMEM;
 	f->cfg = *cfg;
 	f->backend = backend;
-	f->ops = backend.transport;
+	f->ops = cfg->chaos.seed ? &ic_transport_chaos : backend.transport;
 	pthread_mutex_init(&f->progress_lock, NULL);
 	err = f->ops->open(f, &f->priv);
 	if (err) {
@@ -202,6 +205,8 @@ void ic_deliver(struct ic_fabric *f, node_id from, const struct ic_msg *msg)
 void ic_peer_changed(struct ic_fabric *f, node_id peer, enum ic_peer_event event)
 {
 	log_info("fabric: peer %u %s", peer, event == IC_PEER_UP ? "up" : "down");
+	if (f->chaos)
+		ic_chaos_peer(f->chaos, peer, event == IC_PEER_UP);
 	if (f->cfg.on_peer)
 		f->cfg.on_peer(f->cfg.arg, peer, event);
 }

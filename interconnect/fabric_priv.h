@@ -14,6 +14,9 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+/* Ways to end a link, for chaos.c. */
+enum ic_spoil { IC_SPOIL_CUT, IC_SPOIL_TWICE, IC_SPOIL_HEADER, IC_SPOILS };
+
 struct ic_transport {
 	MUST_CHECK int (*open)(struct ic_fabric *f, void **out);
 	void (*close)(void *priv);
@@ -24,6 +27,7 @@ struct ic_transport {
 	void (*wait)(void *priv, uint64_t timeout_ns);                 /* one thread at a time */
 	void (*wake)(void *priv);                                      /* any thread */
 	void (*hush)(void *priv, bool on);                             /* any thread */
+	void (*spoil)(void *priv, node_id to, enum ic_spoil how);      /* any thread; may be NULL */
 };
 
 struct ic_backend {
@@ -42,6 +46,7 @@ struct ic_fabric {
 	struct ic_backend backend;
 	const struct ic_transport *ops;
 	void *priv;
+	struct ic_chaos *chaos; /* NULL without */
 	struct ic_handler handlers[IC_PORTS]; /* const after the first progress */
 	pthread_mutex_t progress_lock;        /* try-lock only, so that nobody ever sleeps on it */
 	struct ic_counters count;
@@ -59,6 +64,9 @@ void ic_peer_changed(struct ic_fabric *f, node_id peer, enum ic_peer_event event
 /* Counts a refusal of ours; the first of each cause is logged.  `who` is for the log only. */
 void ic_refused(struct ic_fabric *f, enum ic_refusal why, const char *who);
 
-extern const struct ic_transport ic_transport_stream, ic_transport_sim;
+extern const struct ic_transport ic_transport_stream, ic_transport_sim, ic_transport_chaos;
+
+/* chaos.c: inside progress, before the user is told. */
+void ic_chaos_peer(struct ic_chaos *c, node_id peer, bool up);
 
 #endif

@@ -272,4 +272,5 @@ const struct ic_transport ic_transport_stream = {
 	.wait = tcp_wait,
 	.wake = tcp_wake,
 	.hush = tcp_hush,
+	.spoil = tcp_spoil,
 };

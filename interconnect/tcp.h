@@ -93,6 +93,7 @@ struct tcp {
 
 /* tcp_send.c */
 int tcp_send(void *priv, node_id to, const struct ic_msg *msg);
+void tcp_spoil(void *priv, node_id to, enum ic_spoil how);
 void tcp_flush(struct tcp *t, struct tcp_peer *p);
 
 /* tcp_link.c */

@@ -115,6 +115,36 @@ static int tx_path(struct tcp *t, struct tcp_peer *p, const struct iovec *iov)
 	return err == -EPROTO ? -ENOTCONN : err;
 }
 
+/*
+ * A frame that cannot be: the last one's number again, or no mark; the other side ends the link.  Or its end at once.  What
+ * the queue has no room for is not sent.
+ */
+void tcp_spoil(void *priv, node_id to, enum ic_spoil how)
+{
+	struct tcp *t = priv;
+	struct tcp_peer *p = &t->peers[to];
+	struct ic_frame fr = { .port = IC_PORT_TEST };
+	uint8_t header[IC_FRAME_HEADER];
+	struct iovec iov[3] = { { header, sizeof(header) } };
+
+	pthread_mutex_lock(&p->tx_lock);
+	fr.epoch = p->tx_epoch;
+	fr.seq = p->tx_seq - (how == IC_SPOIL_TWICE);
+	ic_frame_encode(&fr, header);
+	header[0] ^= how == IC_SPOIL_HEADER;
+	if (p->tx_fd < 0)
+		log_debug("fabric: node %u is down already", to);
+	else if (how == IC_SPOIL_CUT)
+		tx_break(p);
+	else if (p->path && tx_path(t, p, iov))
+		log_debug("fabric: no room to spoil");
+	else if (!p->path && !ring_used(p))
+		tx_direct(t, p, iov, sizeof(header));
+	else if (!p->path && TCP_TX_BYTES - ring_used(p) >= sizeof(header))
+		ring_put(p, header, sizeof(header));
+	pthread_mutex_unlock(&p->tx_lock);
+}
+
 int tcp_send(void *priv, node_id to, const struct ic_msg *msg)
 {
 	struct tcp *t = priv;

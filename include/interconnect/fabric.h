@@ -51,6 +51,11 @@ struct ic_config {
 	struct ic_sim *sim; /* not NULL: this node of a simulated network (interconnect/sim.h); backend is not looked at */
 	void (*on_peer)(void *arg, node_id peer, enum ic_peer_event event); /* inside ic_progress */
 	void *arg;
+	/* For tests: a seed other than 0 makes the network bad, within the contract above (interconnect/chaos.c). */
+	struct {
+		uint64_t seed;
+		bool breaks; /* ends links, too.  -EOPNOTSUPP where the backend cannot */
+	} chaos;
 };
 
 struct ic_stats {

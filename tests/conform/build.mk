@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Suites that every backend, or every mapping, must pass.  In check: a few seconds of each.
-$(call test_prog,tests/conform/fabric_conform,tests/conform/fabric_conform.c tests/conform/fabric_raw_tcp.c)
+$(call test_prog,tests/conform/fabric_conform,$(wildcard tests/conform/fabric_*.c))
 $(call test_prog,tests/conform/dsm_nodes,tests/conform/dsm_nodes.c)
 
 .PHONY: conform conform-long

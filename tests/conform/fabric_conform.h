@@ -38,13 +38,45 @@ struct end {
 		} while (!(cond));                       \
 	} while (0)
 
-extern const char *backend_name;
+extern const char *backend_name, *backend_arg; /* without and with a device */
+extern uint64_t chaos_seed; /* of the ends that are opened */
+extern bool chaos_breaks;
 void end_open(struct end *e, node_id self, unsigned nodes, uint8_t key, uint64_t vm);
 void ends_open(struct end *e, unsigned count); /* and joins them all */
 void ends_join(struct end *e, unsigned count);
 void ends_close(struct end *e, unsigned count);
 bool pump_once(struct end *e, unsigned count);
 int send_next(struct end *e, node_id to);
+
+/* fabric_death.c */
+int victim_main(int argc, char **argv);
+void death_while_sending(void);
+void death_while_receiving(void);
+void death_while_connecting(void);
+
+/* fabric_bounds.c */
+void slow_receiver_costs_bounded_memory(void);
+void peers_64(void);
+void descriptors_run_out(void);
+void closing_under_load(void);
+
+/* fabric_chaos.c */
+void chaos_keeps_order_within_a_peer(void);
+void chaos_wakes_who_waits(void);
+void chaos_breaks_cleanly(void);
+
+/* fabric_count.c */
+void data_path_counts(void);
+
+/* fabric_errors.c */
+bool mock_present(void); /* the fake libibverbs is loaded */
+void errors_of_sends(void);
+void errors_of_receives(void);
+void device_dies(void);
+void completion_queue_overruns(void);
+void queue_pairs_run_out(void);
+void memory_cannot_be_registered(void);
+void late_completions(void);
 
 /* fabric_raw_tcp.c */
 void tcp_garbage_handshakes(void);

@@ -50,7 +50,11 @@ def options():
     p.add_argument("--append", default="", help="more words for the host's kernel")
     p.add_argument("--kvm", default="", metavar="ARGS", help="module parameters of kvm-amd, e.g. npt=0")
     p.add_argument("--net", action="append", default=[], metavar="NETDEV",
-                   help="a network card on this QEMU netdev, e.g. stream,id=a,server=on,addr.type=unix,addr.path=...")
+                   help="a network card on this QEMU netdev, e.g. stream,server=on,addr.type=unix,addr.path=...")
+    p.add_argument("--mac", type=int, default=1, metavar="N", help="last byte of its network cards' addresses (1)")
+    p.add_argument("--shared", metavar="FILE", help="memory that all hosts with this FILE share, of a power of two of bytes: a "
+                   "PCI device 1af4:1110, whose resource2 can be mapped")
+    p.add_argument("--monitor", metavar="SOCKET", help="where QEMU's monitor (QMP) listens")
     p.add_argument("--nice", type=int, metavar="N", help="-20 to 19: its share of a busy machine (see autogroups in sched(7))")
     p.add_argument("--out", metavar="DIR", help="what the host writes to /run/rig/out (default: lost)")
     p.add_argument("--keep", action="store_true", help="keep the folder of the run: the host's console is in there")
@@ -105,10 +109,12 @@ def qemu(a, folder):
     def share(tag, path, more=""):
         return ["-virtfs", f"local,id={tag},path={path},mount_tag={tag},security_model=none,multidevs=remap{more}"]
 
-    thread = "multi" if a.cpus > 1 else "single"
+    # Atomics on memory that another QEMU has too must be atomic: they are where there might be another CPU.
+    smp = f"{a.cpus},maxcpus={a.cpus + 1}" if a.shared else str(a.cpus)
+    thread = "multi" if a.cpus > 1 or a.shared else "single"
     args = ["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64"]  # should this program be killed, it ends too
     args += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35",
-            "-accel", f"tcg,thread={thread},tb-size=512", "-cpu", a.cpu, "-smp", str(a.cpus), "-m", a.memory,
+            "-accel", f"tcg,thread={thread},tb-size=512", "-cpu", a.cpu, "-smp", smp, "-m", a.memory,
             "-kernel", a.kernel, "-initrd", a.initrd, "-append", f"{CMDLINE} tsc_early_khz={tsc_khz()} {a.append}".strip(),
             "-serial", "file:" + os.path.join(folder, "console"),
             "-device", "virtio-serial-pci", "-chardev", "stdio,id=job,signal=off", "-device",
@@ -117,7 +123,13 @@ def qemu(a, folder):
     args += share("root", "/", ",readonly=on") + share("rig", folder)
     for i, net in enumerate(a.net):
         kind, _, rest = net.partition(",")
-        args += ["-netdev", f"{kind},id=net{i},{rest}", "-device", f"virtio-net-pci,netdev=net{i},romfile="]
+        args += ["-netdev", f"{kind},id=net{i},{rest}",
+                 "-device", f"virtio-net-pci,netdev=net{i},mac=52:54:00:00:{i:02x}:{a.mac:02x},romfile="]
+    if a.shared:
+        args += ["-object", f"memory-backend-file,id=shared,share=on,mem-path={a.shared},size={os.path.getsize(a.shared)}",
+                 "-device", "ivshmem-plain,memdev=shared"]
+    if a.monitor:
+        args += ["-qmp", f"unix:{a.monitor},server=on,wait=off"]
     return args
 
 

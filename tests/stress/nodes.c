@@ -3,7 +3,7 @@
  * tests/stress/nodes.c - see nodes.h.
  *
  * Owns      The SIGBUS handler of its process, and for it a pointer to the process's only node.
- * I/O       The fabric, over loopback.
+ * I/O       The fabric, over loopback where nothing else is asked for.
  */
 #include "tests/stress/nodes.h"
 
@@ -111,7 +111,8 @@ int node_open(struct node *n, const struct nodes_config *cfg, node_id self, stru
 	struct ic_config ic = { .self = self,
 				.nodes = cfg->nodes,
 				.backend = cfg->backend,
-				.listen = "127.0.0.1:0",
+				.device = cfg->device,
+				.listen = cfg->listen ? cfg->listen : "127.0.0.1:0",
 				.vm_id = cfg->vm_id,
 				.on_peer = on_peer,
 				.arg = n };

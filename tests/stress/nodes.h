@@ -25,7 +25,8 @@ struct nodes_meet {
 
 struct nodes_config {
 	unsigned nodes;
-	const char *backend;
+	const char *backend, *device;
+	const char *listen; /* NULL: loopback */
 	uint64_t vm_id;
 	const struct dsm_range *ranges;
 	unsigned ranges_count;

@@ -58,6 +58,9 @@ struct options {
 	enum dsm_faults faults;
 	unsigned hot_pages, deadline_s;
 	const char *bound; /* NULL: the mixed work */
+	bool apart;	   /* the nodes are on hosts of their own: `only` is here, `shared` a file that all can map */
+	unsigned only;
+	const char *shared, *address, *device;
 };
 
 /* What one user did to the shared words of one page; only that user writes it. */
@@ -90,7 +93,8 @@ struct bound_result {
 struct control {
 	struct nodes_meet meet;
 	_Atomic unsigned worked, checked;
-	_Atomic uint64_t violations, until_ns;
+	_Atomic uint64_t violations;
+	_Atomic uint64_t hot; /* number of the hot set: node 0 counts, the hosts' clocks may differ */
 	_Atomic bool stop;              /* finish now: time is up or somebody said so */
 	_Atomic bool dump[NODES_LIMIT]; /* print what you know of the pages that are waited for */
 	struct seat seat[USERS_LIMIT];

@@ -3,6 +3,9 @@
  * tests/stress/stress_main.c - unum-stress: one memory over several processes, under everything at once.
  *
  * What      Forks a process for each node (stress_node.c, or stress_bound.c for --bound), watches them, reports.
+ *           With --only this program runs once on each of several hosts, and has the one node there.  What the
+ *           processes share is then a file that the hosts can all map, coherent as their own memory: emulated hosts
+ *           have such a device.
  * Threads   One.  SIGINT and SIGTERM end the run early, with its checks and report; a second one ends it at once.
  * Exit      0 no violation; 1 violations, or a node that died or hung; 2 usage, or the host cannot.
  */
@@ -11,11 +14,14 @@
 #include "base/clock.h"
 #include "base/log.h"
 
+#include <fcntl.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -39,6 +45,9 @@ static const char usage[] =
 	"region of NODES\n"
 	"                       shares; what memory each process takes is measured\n"
 	"  --share SIZE         with --bound: what each node brings (16MiB)\n"
+	"  --only K --shared FILE --listen ADDRESS   run node K only; the others run on other hosts, and FILE is\n"
+	"                       memory, zeroed, that all of them see; node 0 tells the time and checks the sums\n"
+	"  --device D           which of several the transport is to use\n"
 	"  --transports         names of the backends; --can: exit 0 when this host can run it\n"
 	"Sizes: 4096, 64KiB, 16MiB.  The last line of output is JSON.  Exit: 0 no violation, 1 "
 	"violations, 2 usage.\n";
@@ -64,6 +73,10 @@ enum {
 	O_DEADLINE,
 	O_BOUND,
 	O_SHARE,
+	O_ONLY,
+	O_SHARED,
+	O_LISTEN,
+	O_DEVICE,
 	O_TRANSPORTS,
 	O_CAN,
 	O_HELP
@@ -147,6 +160,18 @@ static bool option_take(struct options *o, int opt, const char *arg)
 		return size_parse(arg, &o->cache_bytes);
 	case O_SHARE:
 		return size_parse(arg, &o->share_bytes) && o->share_bytes >= PAGE_SIZE;
+	case O_ONLY:
+		o->apart = true;
+		return number_parse(arg, 0, NODES_LIMIT - 1, &o->only);
+	case O_SHARED:
+		o->shared = arg;
+		return true;
+	case O_LISTEN:
+		o->address = arg;
+		return true;
+	case O_DEVICE:
+		o->device = arg;
+		return true;
 	case O_HOT:
 		return number_parse(arg, 1, PAGES_LIMIT, &o->hot_pages);
 	case O_FAULTS:
@@ -176,6 +201,10 @@ static void options_parse(int argc, char **argv, struct options *o)
 		{ "deadline", 1, NULL, O_DEADLINE },
 		{ "bound", 1, NULL, O_BOUND },
 		{ "share", 1, NULL, O_SHARE },
+		{ "only", 1, NULL, O_ONLY },
+		{ "shared", 1, NULL, O_SHARED },
+		{ "listen", 1, NULL, O_LISTEN },
+		{ "device", 1, NULL, O_DEVICE },
 		{ "transports", 0, NULL, O_TRANSPORTS },
 		{ "can", 0, NULL, O_CAN },
 		{ "help", 0, NULL, O_HELP },
@@ -204,6 +233,10 @@ static void options_parse(int argc, char **argv, struct options *o)
 		fputs(optind < argc ? usage : "unum-stress: more than 64 threads in all\n", stderr);
 		exit(2);
 	}
+	if (o->apart && (o->bound || !o->shared || !o->address || o->only >= o->nodes)) {
+		fputs("unum-stress: --only names one of the nodes, and wants --shared and --listen\n", stderr);
+		exit(2);
+	}
 	if (o->bound && o->share_bytes * o->nodes < 3 * (o->share_bytes + o->cache_bytes)) {
 		fputs("unum-stress: with --bound the shares of all nodes are at least 3 times "
 		      "share + cache of one\n",
@@ -214,6 +247,53 @@ static void options_parse(int argc, char **argv, struct options *o)
 		fputs("unum-stress: --cache is at least 64KiB (dsm/cache.c)\n", stderr);
 		exit(2);
 	}
+}
+
+/* --- what the processes share ----------------------------------------------------------------------- */
+
+/* The same place on all hosts: addresses in the memory mean the same everywhere. */
+#define AREA_AT ((void *)0x600000000000)
+
+struct area {
+	uint8_t *next; /* NULL: this host's memory, for processes forked later */
+	size_t left;
+};
+
+static struct area area_open(const char *path)
+{
+	struct area a = { 0 };
+	struct stat st;
+	int fd;
+
+	if (!path)
+		return a;
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd >= 0 && !fstat(fd, &st)) {
+		a.left = (size_t)st.st_size;
+		a.next = mmap(AREA_AT, a.left, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED_NOREPLACE, fd, 0);
+	}
+	if (fd < 0 || a.next != AREA_AT) {
+		perror(path);
+		exit(2);
+	}
+	close(fd);
+	return a;
+}
+
+static void *area_take(struct area *a, size_t bytes)
+{
+	uint8_t *p = a->next;
+
+	if (!p)
+		return shared_alloc(bytes);
+	bytes = (bytes + PAGE_SIZE - 1) & ~(size_t)(PAGE_SIZE - 1);
+	if (bytes > a->left) {
+		fputs("unum-stress: the --shared file is too small for this --region\n", stderr);
+		exit(2);
+	}
+	a->next += bytes;
+	a->left -= bytes;
+	return p;
 }
 
 /* --- the parent ------------------------------------------------------------------------------------- */
@@ -298,7 +378,7 @@ static void watch(const struct options *o, struct control *ctl, pid_t *pid)
 {
 	static uint64_t done[USERS_LIMIT], when[USERS_LIMIT];
 	uint64_t asked_ns = 0;
-	unsigned living = o->nodes;
+	unsigned living = o->apart ? 1 : o->nodes;
 	bool died = false;
 
 	while (living) {
@@ -333,8 +413,9 @@ static void nodes_run(const struct options *o, struct control *ctl)
 {
 	pid_t pid[NODES_LIMIT] = { 0 };
 
-	atomic_store(&ctl->until_ns, clock_now_ns() + (uint64_t)(o->seconds * 1e9));
 	for (unsigned i = 0; i < o->nodes; i++) {
+		if (o->apart && i != o->only)
+			continue;
 		pid[i] = fork();
 		if (!pid[i]) {
 			char name[16];
@@ -429,6 +510,7 @@ int main(int argc, char **argv)
 	struct sigaction sa = { .sa_handler = on_interrupt };
 	uint64_t start = clock_now_ns(), pages;
 	struct control *ctl;
+	struct area area;
 
 	options_parse(argc, argv, &o);
 	if (o.bound)
@@ -437,15 +519,17 @@ int main(int argc, char **argv)
 	sigaction(SIGTERM, &sa, NULL);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	pages = o.region_bytes >> PAGE_SHIFT;
-	ctl = shared_alloc(sizeof(*ctl));
+	area = area_open(o.shared);
+	ctl = area_take(&area, sizeof(*ctl));
 	if (!o.bound) {
-		ctl->stamp = shared_alloc(pages * WORDS * sizeof(*ctl->stamp));
-		ctl->generation = shared_alloc(pages * sizeof(*ctl->generation));
-		ctl->tally = shared_alloc(pages * o.nodes * o.threads * sizeof(*ctl->tally));
+		ctl->stamp = area_take(&area, pages * WORDS * sizeof(*ctl->stamp));
+		ctl->generation = area_take(&area, pages * sizeof(*ctl->generation));
+		ctl->tally = area_take(&area, pages * o.nodes * o.threads * sizeof(*ctl->tally));
 	}
 	nodes_run(&o, ctl);
 	if (o.bound)
 		atomic_fetch_add(&ctl->violations, bound_report(&o, ctl));
-	report(&o, ctl, (double)(clock_now_ns() - start) / 1e9);
+	if (!o.apart || o.only == 0)
+		report(&o, ctl, (double)(clock_now_ns() - start) / 1e9);
 	return atomic_load(&ctl->violations) ? 1 : 0;
 }

@@ -108,8 +108,23 @@ static void pages_check(struct run *r)
 	node_thread(NULL);
 }
 
+#define HOT_NS (100 * NS_PER_MS) /* how long a hot set stays where it is */
+
+/* Node 0 tells all when to stop and which pages are hot. */
+static void time_tell(const struct run *r, uint64_t start_ns)
+{
+	uint64_t now = clock_now_ns();
+
+	if (r->node.self)
+		return;
+	if (now - start_ns > (uint64_t)(r->opt->seconds * 1e9))
+		atomic_store(&r->ctl->stop, true);
+	atomic_store_explicit(&r->ctl->hot, now / HOT_NS, memory_order_relaxed);
+}
+
 static void users_run(struct run *r, struct user *users)
 {
+	uint64_t start = clock_now_ns();
 	pthread_t tid[THREADS_LIMIT];
 	unsigned ended = 0;
 
@@ -129,8 +144,7 @@ static void users_run(struct run *r, struct user *users)
 	}
 	while (ended < r->opt->threads) {
 		usleep(20000);
-		if (clock_now_ns() > atomic_load(&r->ctl->until_ns))
-			atomic_store(&r->ctl->stop, true);
+		time_tell(r, start);
 		if (atomic_exchange(&r->ctl->dump[r->node.self], false))
 			dump(r);
 		if (atomic_load(&r->ctl->meet.ending))
@@ -155,6 +169,8 @@ int node_main(const struct options *opt, struct control *ctl, node_id self)
 	struct dsm_range ranges[DSM_RANGES_MAX];
 	struct nodes_config cfg = { .nodes = opt->nodes,
 				    .backend = opt->backend,
+				    .device = opt->device,
+				    .listen = opt->address,
 				    .vm_id = opt->seed,
 				    .ranges = ranges,
 				    .cache_pages = opt->cache_bytes >> PAGE_SHIFT,

@@ -35,7 +35,6 @@
 #define W_STAMPS 144u
 #define W_HEAD 511u /* first half of a crossing word; stamps end here */
 
-#define HOT_NS (100 * NS_PER_MS) /* how long a hot set stays where it is */
 #define HOT_PERCENT 70u
 #define BURST 16u
 #define COMPLAINTS 12u /* lines per process */
@@ -446,7 +445,7 @@ static uint32_t page_pick(struct user *u)
 	u->burst = (unsigned)rng_below(&u->rng, BURST);
 	if (rng_below(&u->rng, 100) >= HOT_PERCENT)
 		return u->page = (uint32_t)rng_below(&u->rng, u->run->pages);
-	base = mix64(o->seed + clock_now_ns() / HOT_NS);
+	base = mix64(o->seed + atomic_load_explicit(&u->run->ctl->hot, memory_order_relaxed));
 	u->page = (uint32_t)((base + rng_below(&u->rng, o->hot_pages)) % u->run->pages);
 	return u->page;
 }

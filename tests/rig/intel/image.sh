@@ -1,18 +1,17 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# tests/rig/intel/image.sh OUT BIN GUEST PAYLOADS STEPS MIB HZ - makes OUT/disk.img, from which the emulated Intel host starts.
+# tests/rig/intel/image.sh OUT META BIN GUEST PAYLOADS STEPS MIB HZ - makes OUT/disk.img; the emulated Intel host starts from it.
 #
-# What      Debian's stock kernel 6.12 for the host (downloaded, not installed) and an initrd: busybox, the KVM modules, the
+# What      Debian's stock kernel META for the host (downloaded, not installed) and an initrd: busybox, the KVM modules, the
 #           programs in BIN with their libraries, the guest's unmodified kernel GUEST/vmlinuz, a guest initrd that is OUT/job
-#           alone, the payloads, and the shell script STEPS.
+#           alone, the bare guest PAYLOADS/lock.elf, and the shell script STEPS.
 # HZ        Of the host's TSC, see run.py.
-# Why       One disk with a small initrd: every byte passes through an emulated CPU. 6.12, as it is the newer of the two.
+# Why       One disk with a small initrd: every byte passes through an emulated CPU.
 set -eu
 
-out=$1 bin=$2 guest=$3 payloads=$4 steps=$5 memory_mib=$6 hz=$7
+out=$1 meta=$2 bin=$3 guest=$4 payloads=$5 steps=$6 memory_mib=$7 hz=$8
 here=$(dirname "$0")
-meta=linux-image-6.12-amd64
 # Known or harmful: the calibration loops, address randomisation (disk.py puts the kernel where it was linked for),
 # self-tests, MWAIT and deep idle states of an emulated CPU.
 cmdline="console=ttyS0,115200 quiet nokaslr mitigations=off audit=0 nowatchdog no_timer_check tsc=reliable
@@ -26,15 +25,16 @@ fail() {
 . "$here/../../guest/kernel.sh"
 
 root=$out/root
-mkdir -p "$out"
-if ! ls -d "$out"/kernel/lib/modules/* >/dev/null 2>&1; then
-	kernel_fetch $meta "$out" --wildcards './boot/vmlinuz-*' './lib/modules/*/kernel/arch/x86/kvm/*' \
+host=$out/$meta
+mkdir -p "$host"
+if ! ls -d "$host"/kernel/lib/modules/* >/dev/null 2>&1; then
+	kernel_fetch "$meta" "$host" --wildcards './boot/vmlinuz-*' './lib/modules/*/kernel/arch/x86/kvm/*' \
 		'./lib/modules/*/kernel/virt/*'
 fi
 rm -rf "$root" "$out/guest"
 mkdir -p "$root/bin" "$root/dev" "$root/proc" "$root/sys" "$root/unum" "$out/guest"
 cp /bin/busybox "$root/bin/busybox"
-modules_install "$out/kernel" "$root" kvm-intel
+modules_install "$host/kernel" "$root" kvm-intel
 for program in unum unumd unum-slice; do
 	cp "$bin/$program" "$root/unum/"
 	strip "$root/unum/$program"
@@ -46,7 +46,7 @@ done
 cp "$guest/vmlinuz" "$root/unum/vmlinuz"
 cp "$out/job" "$out/guest/init"
 cpio_make "$out/guest" >"$root/unum/initrd"
-cp "$payloads"/*.elf "$root/unum/"
+cp "$payloads/lock.elf" "$root/unum/"
 cp "$steps" "$root/steps"
 cp "$here/init" "$root/init"
 chmod 755 "$root/init"
@@ -54,5 +54,5 @@ cpio_make "$root" >"$out/initrd"
 
 gcc -c -nostdlib "$here/boot.S" -o "$out/boot.o"
 ld -Ttext 0x7c00 --oformat binary -e start -o "$out/boot.bin" "$out/boot.o"
-python3 "$here/disk.py" "$out/boot.bin" "$out"/kernel/boot/vmlinuz-* "$out/initrd" $memory_mib "$(echo $cmdline)" "$out/disk.img"
-echo "  RIG   $(basename "$out"/kernel/lib/modules/*): $out/disk.img ($(($(stat -c %s "$out/disk.img") >> 20)) MiB)"
+python3 "$here/disk.py" "$out/boot.bin" "$host"/kernel/boot/vmlinuz-* "$out/initrd" $memory_mib "$(echo $cmdline)" "$out/disk.img"
+echo "  RIG   $(basename "$host"/kernel/lib/modules/*): $out/disk.img ($(($(stat -c %s "$out/disk.img") >> 20)) MiB)"

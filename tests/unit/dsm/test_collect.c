@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * tests/unit/dsm/test_collect.c - instructions that need eight contended pages at once, on three nodes: all get on, none is
- * lost, and no thread waits without bound.
+ * tests/unit/dsm/test_collect.c - threads of three nodes that write to one page, to pages in a ring, and to eight pages at
+ * once: all get on, nothing is lost, and the longest wait is told (docs/limits.md).
  */
 #include "base/clock.h"
 #include "base/rng.h"
@@ -79,6 +79,7 @@ static void nodes_close(struct node n[NODES])
 
 struct user {
 	struct dsm *d;
+	unsigned self, needs; /* needs: pages at once, from page `self` on, around; PAGES: in random order */
 	uint64_t seed, longest_ns;
 };
 
@@ -89,7 +90,7 @@ static void drop_nothing(void *arg, gfn_t gfn, enum dsm_right right)
 	(void)right;
 }
 
-/* All eight pages for writing, in an order of its own, as an instruction that is tried again after each fault. */
+/* The pages for writing, all at once, as an instruction that is tried again after each fault. */
 static void instruction(struct user *u, struct dsm_reader *r, const gfn_t order[PAGES])
 {
 	uint64_t start = clock_now_ns(), took;
@@ -98,12 +99,12 @@ static void instruction(struct user *u, struct dsm_reader *r, const gfn_t order[
 		unsigned have = 0;
 
 		dsm_reader_enter(r, drop_nothing, NULL);
-		while (have < PAGES && dsm_reader_right(r, order[have]) == DSM_WRITE)
+		while (have < u->needs && dsm_reader_right(r, order[have]) == DSM_WRITE)
 			have++;
-		for (unsigned i = 0; have == PAGES && i < PAGES; i++)
-			atomic_fetch_add((_Atomic uint64_t *)(dsm_alias(u->d) + (i << PAGE_SHIFT)), 1);
+		for (unsigned i = 0; have == u->needs && i < u->needs; i++)
+			atomic_fetch_add((_Atomic uint64_t *)(dsm_alias(u->d) + (order[i] << PAGE_SHIFT)), 1);
 		dsm_reader_leave(r);
-		if (have == PAGES)
+		if (have == u->needs)
 			break;
 		cr_assert_eq(dsm_acquire(u->d, order[have], DSM_WRITE, start + 60 * NS_PER_S), 0);
 	}
@@ -120,9 +121,13 @@ static void *user_run(void *arg)
 
 	cr_assert_eq(dsm_reader_open(u->d, &kick, &r), 0);
 	for (unsigned i = 0; i < ROUNDS; i++) {
-		gfn_t order[PAGES] = { 0, 1, 2, 3, 4, 5, 6, 7 };
+		gfn_t order[PAGES];
 
-		for (unsigned k = PAGES - 1; k > 0; k--) {
+		for (unsigned k = 0; k < PAGES; k++)
+			order[k] = (u->self + k) % (NODES * THREADS);
+		for (unsigned k = 0; u->needs == PAGES && k < PAGES; k++)
+			order[k] = k;
+		for (unsigned k = PAGES - 1; u->needs == PAGES && k > 0; k--) {
 			unsigned other = (unsigned)rng_below(&rng, k + 1);
 			gfn_t swap = order[k];
 
@@ -135,17 +140,17 @@ static void *user_run(void *arg)
 	return NULL;
 }
 
-/* Collections that it took. */
-static uint64_t contend(uint64_t cache_pages)
+/* `ring`: each thread its own first page.  Collections that it took. */
+static uint64_t contend(const char *name, unsigned needs, bool ring, uint64_t cache_pages)
 {
 	struct node n[NODES];
 	struct user u[NODES * THREADS];
 	pthread_t tid[NODES * THREADS];
-	uint64_t sum, longest = 0, collections = 0;
+	uint64_t sum, total = 0, longest = 0, collections = 0;
 
 	nodes_open(n, cache_pages);
 	for (unsigned i = 0; i < NODES * THREADS; i++) {
-		u[i] = (struct user){ .d = n[i % NODES].d, .seed = i + 1 };
+		u[i] = (struct user){ .d = n[i % NODES].d, .self = ring ? i : 0, .needs = needs, .seed = i + 1 };
 		cr_assert_eq(pthread_create(&tid[i], NULL, user_run, &u[i]), 0);
 	}
 	for (unsigned i = 0; i < NODES * THREADS; i++) {
@@ -156,18 +161,29 @@ static uint64_t contend(uint64_t cache_pages)
 		cr_assert_eq(dsm_copy_in(n[0].d, &sum, (gpa_t)i << PAGE_SHIFT, sizeof(sum),
 					 clock_now_ns() + 10 * NS_PER_S),
 			     0);
-		cr_assert_eq(sum, NODES * THREADS * ROUNDS, "page %u: %llu", i, (unsigned long long)sum);
+		total += sum;
 	}
+	cr_assert_eq(total, (uint64_t)NODES * THREADS * ROUNDS * needs);
 	for (unsigned i = 0; i < NODES; i++) {
 		struct dsm_stats st;
 
 		dsm_stats(n[i].d, &st);
 		collections += st.collections;
 	}
-	printf("longest wait %llu ms, %llu collections\n", (unsigned long long)(longest / NS_PER_MS),
+	printf("%s: longest wait %llu ms, %llu collections\n", name, (unsigned long long)(longest / NS_PER_MS),
 	       (unsigned long long)collections);
 	nodes_close(n);
 	return collections;
+}
+
+Test(collect, one_page, .timeout = 120)
+{
+	contend("one page", 1, false, 0);
+}
+
+Test(collect, pages_in_a_ring, .timeout = 120)
+{
+	contend("a ring, two each", 2, true, 0);
 }
 
 Test(collect, eight_contended_pages_at_once, .timeout = 120)
@@ -176,12 +192,12 @@ Test(collect, eight_contended_pages_at_once, .timeout = 120)
 
 	/* How often threads are in each other's way is the scheduler's choice. */
 	for (unsigned i = 0; i < 20 && !collections; i++)
-		collections += contend(0);
+		collections += contend("eight pages", PAGES, false, 0);
 	cr_assert_gt(collections, 0u);
 }
 
 /* Half of so small a cache is as much as one collection needs: at most one at a time on a node. */
 Test(collect, the_same_with_a_small_cache, .timeout = 120)
 {
-	contend(16);
+	contend("eight pages, cache of 16", PAGES, false, 16);
 }
