@@ -37,7 +37,7 @@ struct chaos_peer {
 	pthread_mutex_t lock;
 	struct rng rng;
 	bool up;
-	uint64_t last_due_ns;
+	uint64_t last_due_ns, retry_ns;
 	uint32_t head, tail; /* free-running */
 	struct held *ring;   /* HELD of them, from the first time that the peer is up */
 };
@@ -77,25 +77,37 @@ static int flush(struct ic_chaos *c, node_id to, uint64_t now_ns)
 	return err;
 }
 
-/* True: something is held, until *next_ns or until there is room. */
-static bool flush_all(struct ic_chaos *c, uint64_t *next_ns)
+static void flush_all(struct ic_chaos *c)
 {
 	uint64_t now = clock_now_ns();
 
-	*next_ns = UINT64_MAX;
 	for (unsigned i = 0; i < c->f->cfg.nodes; i++) {
 		struct chaos_peer *p = &c->peers[i];
-		uint64_t next = UINT64_MAX;
 
 		pthread_mutex_lock(&p->lock);
-		if (flush(c, (node_id)i, now))
-			next = now + STUCK_NS;
-		else if (p->head != p->tail)
-			next = p->ring[p->tail % HELD].due_ns;
+		/* Room is made by progress; that the peer is down is told there. */
+		p->retry_ns = flush(c, (node_id)i, now) ? now + STUCK_NS : 0;
 		pthread_mutex_unlock(&p->lock);
-		*next_ns = next < *next_ns ? next : *next_ns;
 	}
-	return *next_ns != UINT64_MAX;
+}
+
+/* When progress has something to send; UINT64_MAX: nothing is held. */
+static uint64_t next_due(struct ic_chaos *c)
+{
+	uint64_t next = UINT64_MAX;
+
+	for (unsigned i = 0; i < c->f->cfg.nodes; i++) {
+		struct chaos_peer *p = &c->peers[i];
+		uint64_t due = UINT64_MAX;
+
+		pthread_mutex_lock(&p->lock);
+		if (p->head != p->tail)
+			due = p->ring[p->tail % HELD].due_ns;
+		due = due > p->retry_ns ? due : p->retry_ns;
+		pthread_mutex_unlock(&p->lock);
+		next = due < next ? due : next;
+	}
+	return next;
 }
 
 static void hold(struct chaos_peer *p, const struct ic_msg *msg, uint64_t due_ns)
@@ -146,7 +158,7 @@ void ic_chaos_peer(struct ic_chaos *c, node_id peer, bool up)
 
 	pthread_mutex_lock(&p->lock);
 	p->head = p->tail = 0; /* nothing of an old epoch */
-	p->last_due_ns = 0;
+	p->last_due_ns = p->retry_ns = 0;
 	if (up && !p->ring)
 		p->ring = calloc(HELD, sizeof(*p->ring));
 	p->up = up && p->ring;
@@ -156,24 +168,19 @@ void ic_chaos_peer(struct ic_chaos *c, node_id peer, bool up)
 static int chaos_progress(void *priv, unsigned budget)
 {
 	struct ic_chaos *c = priv;
-	uint64_t next;
 
-	flush_all(c, &next);
+	flush_all(c);
 	return c->inner->progress(c->priv, budget);
 }
 
 static void chaos_wait(void *priv, uint64_t timeout_ns)
 {
 	struct ic_chaos *c = priv;
-	uint64_t next, now;
+	uint64_t next = next_due(c), now = clock_now_ns();
 
-	if (flush_all(c, &next)) {
-		now = clock_now_ns();
-		if (next <= now)
-			return;
-		timeout_ns = next - now < timeout_ns ? next - now : timeout_ns;
-	}
-	c->inner->wait(c->priv, timeout_ns);
+	if (next <= now)
+		return;
+	c->inner->wait(c->priv, next - now < timeout_ns ? next - now : timeout_ns);
 }
 
 static void chaos_address(void *priv, char out[static IC_ADDR_MAX])

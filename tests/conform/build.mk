@@ -4,9 +4,10 @@ $(call test_prog,tests/conform/fabric_conform,$(wildcard tests/conform/fabric_*.
 $(call test_prog,tests/conform/dsm_nodes,tests/conform/dsm_nodes.c)
 
 .PHONY: conform conform-long
-conform: $(B)/tests/conform/fabric_conform $(B)/tests/conform/dsm_nodes
+CONFORM_NEEDS := $(PATHS) $(B)/tests/mock/libibverbs.so.1
+conform: $(B)/tests/conform/fabric_conform $(B)/tests/conform/dsm_nodes | $(CONFORM_NEEDS)
 	$(Q)$(TALLY) $@ 300 tests/conform/run.sh short $^
-conform-long: $(B)/tests/conform/fabric_conform $(B)/tests/conform/dsm_nodes
+conform-long: $(B)/tests/conform/fabric_conform $(B)/tests/conform/dsm_nodes | $(CONFORM_NEEDS)
 	$(Q)$(TALLY) $@ 600 tests/conform/run.sh long $^
 
 CHECK_TARGETS += conform

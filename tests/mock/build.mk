@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # A fake libibverbs, for tests of the verbs path where there is no RDMA: first in LD_LIBRARY_PATH it stands for the true one.
+TEST_PROGS += $(B)/tests/mock/libibverbs.so.1
 MOCK_VERBS := $(B)/tests/mock/libibverbs.so.1
 $(B)/obj/tests/mock/%.o: CFLAGS += -fPIC
 $(MOCK_VERBS): $(B)/obj/tests/mock/verbs.o $(B)/obj/tests/mock/verbs_wire.o tests/mock/libibverbs.map

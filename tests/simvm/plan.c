@@ -8,6 +8,8 @@
 
 #include <stdio.h>
 
+#define LIMIT_NS (3 * NS_PER_S)
+
 /* Small counts: on nodes that take turns every access to a shared page is a journey. */
 static const struct {
 	const char *name, *options;
@@ -44,6 +46,8 @@ void simvm_plan_draw(struct simvm_plan *p, uint64_t seed)
 	p->pauses = rng_below(&r, 2) ? (unsigned)rng_below(&r, 12) : 0;
 	p->crash = rng_below(&r, 8) == 0;
 	p->skew = rng_below(&r, 2);
+	if (!p->limit_ns)
+		p->limit_ns = LIMIT_NS;
 	p->calls_mean = 1u << rng_below(&r, 8);
 	p->blocks_mean = 1u << (2 + rng_below(&r, 9));
 }

@@ -24,7 +24,6 @@
 #include <string.h>
 
 #define NODE_PAGES (8 * CC_MEMORY_UNIT >> PAGE_SHIFT)
-#define LIMIT_NS (20 * NS_PER_S)
 #define CONSOLE_MAX 65536u
 #define NOWHERE (RT_NODES_MAX - 1) /* node of the thread that brings the faults */
 
@@ -404,7 +403,7 @@ _Noreturn void simvm_run(const struct simvm_plan *p, const char *payload_dir, bo
 				     .delay_max_ns = p->delay_max_ns, .stall_every = p->stall_every,
 				     .stall_ns = p->stall_ns, .queue = 64, .detect_ns = 5 * NS_PER_MS };
 	struct rt_config cfg = { .seed = p->seed, .calls_mean = p->calls_mean, .blocks_mean = p->blocks_mean,
-				 .skew = p->skew, .limit_ns = LIMIT_NS, .fail = fail,
+				 .skew = p->skew, .limit_ns = NS_PER_S + p->limit_ns, .fail = fail,
 				 .trace = trace ? trace_line : NULL };
 
 	run.plan = *p;

@@ -22,6 +22,7 @@ struct simvm_plan {
 	unsigned pauses;
 	bool crash, skew;
 	unsigned calls_mean, blocks_mean;
+	uint64_t limit_ns; /* of virtual time */
 };
 
 struct simvm_result {

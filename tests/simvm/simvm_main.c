@@ -4,12 +4,13 @@
  *
  *   simvm DIR [--seeds N] [--from S] [--check-replay] [--jobs J]   payloads in DIR; each twice, compared
  *   simvm DIR --seed S [--trace]                                   one seed, with every switch, exit and message
- *   ... [--payload NAME --options TEXT --nodes N --vcpus N]        instead of what the seed says
+ *   ... [--payload NAME --options TEXT --nodes N --vcpus N --limit MS]  instead of what the seed says
  *
  * What      Each run is a process of its own, made by fork from one without address randomization.
  * Threads   One.   I/O  stdout.
  * Limits    CPU_SECONDS for a run.
  */
+#include "base/clock.h"
 #include "base/log.h"
 #include "tests/simvm/simvm.h"
 
@@ -177,12 +178,12 @@ static unsigned seeds_run(uint64_t *virtual_ns, uint64_t *exits)
 	return failed;
 }
 
-enum { SEEDS = 1, FROM, SEED, TRACE, TWICE, JOBS, PAYLOAD, OPTIONS, NODES, VCPUS };
+enum { SEEDS = 1, FROM, SEED, TRACE, TWICE, JOBS, LIMIT, PAYLOAD, OPTIONS, NODES, VCPUS };
 static const struct option options[] = {
 	{ "seeds", 1, NULL, SEEDS },	   { "from", 1, NULL, FROM },	  { "seed", 1, NULL, SEED },
 	{ "trace", 0, NULL, TRACE },	   { "check-replay", 0, NULL, TWICE }, { "jobs", 1, NULL, JOBS },
 	{ "payload", 1, NULL, PAYLOAD },   { "options", 1, NULL, OPTIONS },    { "nodes", 1, NULL, NODES },
-	{ "vcpus", 1, NULL, VCPUS },	   { 0 },
+	{ "vcpus", 1, NULL, VCPUS },	   { "limit", 1, NULL, LIMIT },     	   { 0 },
 };
 
 static bool parse(int argc, char **argv)
@@ -197,6 +198,7 @@ static bool parse(int argc, char **argv)
 		case TRACE: args.trace = true; break;
 		case TWICE: args.twice = true; break;
 		case JOBS: args.jobs = (unsigned)strtoul(optarg, NULL, 10); break;
+		case LIMIT: args.plan.limit_ns = strtoull(optarg, NULL, 10) * NS_PER_MS; break;
 		case PAYLOAD: args.plan.payload = optarg; break;
 		case OPTIONS: args.plan.options = optarg; break;
 		case NODES: args.plan.nodes = (unsigned)strtoul(optarg, NULL, 10); break;

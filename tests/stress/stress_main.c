@@ -45,8 +45,8 @@ static const char usage[] =
 	"region of NODES\n"
 	"                       shares; what memory each process takes is measured\n"
 	"  --share SIZE         with --bound: what each node brings (16MiB)\n"
-	"  --only K --shared FILE --listen ADDRESS   run node K only; the others run on other hosts, and FILE is\n"
-	"                       memory, zeroed, that all of them see; node 0 tells the time and checks the sums\n"
+	"  --only K --shared FILE[+OFFSET] --listen ADDRESS   run node K only; the others run on other hosts, and\n"
+	"                       FILE is memory, zeroed, that all of them see; node 0 tells the time and reports\n"
 	"  --device D           which of several the transport is to use\n"
 	"  --transports         names of the backends; --can: exit 0 when this host can run it\n"
 	"Sizes: 4096, 64KiB, 16MiB.  The last line of output is JSON.  Exit: 0 no violation, 1 "
@@ -259,14 +259,18 @@ struct area {
 	size_t left;
 };
 
-static struct area area_open(const char *path)
+static struct area area_open(const char *shared)
 {
+	const char *plus = shared ? strchr(shared, '+') : NULL;
+	size_t offset = plus ? strtoull(plus + 1, NULL, 10) : 0;
 	struct area a = { 0 };
 	struct stat st;
+	char path[256];
 	int fd;
 
-	if (!path)
+	if (!shared)
 		return a;
+	snprintf(path, sizeof(path), "%.*s", plus ? (int)(plus - shared) : (int)strlen(shared), shared);
 	fd = open(path, O_RDWR | O_CLOEXEC);
 	if (fd >= 0 && !fstat(fd, &st)) {
 		a.left = (size_t)st.st_size;
@@ -277,6 +281,9 @@ static struct area area_open(const char *path)
 		exit(2);
 	}
 	close(fd);
+	offset = offset < a.left ? offset : a.left;
+	a.next += offset;
+	a.left -= offset;
 	return a;
 }
 

@@ -144,11 +144,12 @@ def verdict(lines):
     workers = [j for j in jobs if "worker" in j]
     engines = re.findall(r"node (\S+): \d+ vCPUs, \d+ MiB, engine (\w+)", "\n".join(lines))
     remote = [[int(n) for n in m] for m in re.findall(r"remote faults\s+read (\d+), write (\d+), upgrade (\d+)", "\n".join(lines))]
+    faults = re.findall(r"unum: engine kvm, (\w+) faults", "\n".join(lines))
     sums = {w["sum"] for w in workers} | {get(jobs, "sum_expected")}
     return [
         (f"host: {get(rig, 'cpu')}, Linux {get(rig, 'kernel')}, VMX, EPT {get(rig, 'ept')}, eptad {get(rig, 'eptad')}",
          get(rig, "ept") == "Y" and get(rig, "eptad") == "N" and get(rig, "device") == "/dev/kvm"),
-        (f"engines of the slices: {engines}", len(engines) == 2 and all(e == "kvm" for _, e in engines)),
+        (f"engines of the slices: {engines}, {' and '.join(set(faults))} faults", len(engines) == 2 and all(e == "kvm" for _, e in engines)),
         (f"guest: Linux {get(jobs, 'kernel')}, {get(jobs, 'cpus')} CPUs", get(jobs, "cpus") == "2"),
         (f"CPUs that wrote, on NUMA nodes: {[(w['cpu'], w['node']) for w in workers]}", {w["node"] for w in workers} == {"0", "1"}),
         (f"sum over {get(jobs, 'pages')} pages, {get(jobs, 'rounds')} rounds, on every CPU: {sorted(sums)}",

@@ -1,0 +1,260 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""tests/rig/roce.py [--seconds S] [--bin DIR] [WORD...] - the RDMA backends over soft-RoCE, between two emulated hosts.
+
+What    Two hosts (tests/rig/host.py), joined by a network of their own, each with an RDMA device rxe0 on it.  First the
+        conformance suite of each backend, both ends in one process: verbs and ofi on host 1, ucx on host 2.
+        Then unum-stress with a node on each host, over verbs, ofi and ucx.  Its oracle is in memory that both
+        hosts have (a device of QEMU), so a wrong byte anywhere is seen.  In the middle of each the cable is pulled for
+        CUT_S seconds.
+WORD    Only the cases whose name has one of these words; the names are conform-BACKEND and stress-BACKEND.
+Output  A line per case, `N violations` per stress, at last `N passed, N failed, N skipped`.
+Exit    0 when nothing failed.
+Owns    A folder under build/rig/runs while it runs: the network's socket, the shared memory, the monitors.
+"""
+import argparse
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+RUNS = os.path.join(os.path.dirname(os.path.dirname(HERE)), "build", "rig", "runs")
+SHARED_BYTES = 32 << 20
+STRESS_BYTES = 8 << 20  # of it, for each stress
+CUT_S = 2.5
+PORT = 7000
+BACKENDS = {"verbs": "rxe0", "ofi": "verbs;ofi_rxm", "ucx": "rxe0:1"}
+CONFORM = {1: ["verbs", "ofi"], 2: ["ucx"]}
+CONFORM_S = 100
+BOOT_S = 60
+
+
+def options():
+    p = argparse.ArgumentParser(prog="tests/rig/roce.py", formatter_class=argparse.RawDescriptionHelpFormatter,
+                                description=__doc__)
+    p.add_argument("--seconds", type=float, default=20, metavar="S", help="of each stress (20)")
+    p.add_argument("--bin", default="build", metavar="DIR", help="where the programs were built (build)")
+    p.add_argument("--nice", help="as tests/rig/host.py --nice")
+    p.add_argument("--inside", type=int, metavar="N", help=argparse.SUPPRESS)
+    p.add_argument("word", nargs="*", metavar="WORD")
+    return p.parse_args()
+
+
+def wanted(a, name):
+    return not a.word or any(w in name for w in a.word)
+
+
+# --- in a host -------------------------------------------------------------------------------------------------------
+
+
+def tell(what, **more):
+    """A line for the program outside."""
+    print("@" + json.dumps({"what": what, **more}), flush=True)
+
+
+def sh(line):
+    subprocess.run(line, shell=True, check=True)
+
+
+def network_up(me):
+    for module in "virtio_net", "crc32_generic", "rdma_rxe", "rdma_ucm", "ib_uverbs":  # rxe does not ask for its CRC
+        sh(f"modprobe {module}")
+    sh(f"ip addr add 10.77.0.{me}/24 dev eth0 && ip link set eth0 mtu 4200 up && rdma link add rxe0 type rxe netdev eth0")
+
+
+def meet(me):
+    """A connection to the other host, to go on together."""
+    until = time.monotonic() + BOOT_S
+    if me == 1:
+        server = socket.create_server(("10.77.0.1", PORT))
+        server.settimeout(BOOT_S)
+        return server.accept()[0]
+    while True:
+        try:
+            return socket.create_connection(("10.77.0.1", PORT), 5)
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
+
+
+def together(s, limit_s):
+    s.settimeout(limit_s)
+    s.sendall(b"x")
+    if s.recv(1) != b"x":
+        raise OSError("the other host is gone")
+
+
+def run(args, limit_s):
+    """(status, output) of a program."""
+    try:
+        r = subprocess.run(args, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=limit_s, check=False)
+        return r.returncode, r.stdout
+    except subprocess.TimeoutExpired as e:
+        return 124, (e.stdout or b"").decode(errors="replace") + f"\nnot done in {limit_s} s"
+
+
+def conform(a, backend):
+    status, out = run([f"{a.bin}/tests/conform/fabric_conform", f"{backend}={BACKENDS[backend]}"], CONFORM_S)
+    cases = len(re.findall(r"^  ok ", out, re.M))
+    tell("result", name=f"conform-{backend}", ok=status == 0 and cases > 0, text=f"{cases} cases", out=out)
+
+
+def shared_memory(part):
+    """A file of the size of one part, for a stress: they start from zeroes."""
+    for device in os.listdir("/sys/bus/pci/devices"):
+        path = f"/sys/bus/pci/devices/{device}"
+        with open(f"{path}/device", encoding="ascii") as f:
+            if f.read().strip() == "0x1110":
+                return f"{path}/resource2", part * STRESS_BYTES
+    raise OSError("no memory is shared with the other host")
+
+
+def carrier_changes():
+    with open("/sys/class/net/eth0/carrier_changes", encoding="ascii") as f:
+        return int(f.read())
+
+
+def stress(a, me, part, backend):
+    path, offset = shared_memory(part)
+    before = carrier_changes()
+    tell("stress", name=f"stress-{backend}")
+    status, out = run([f"{a.bin}/bin/unum-stress", "--transport", backend, "--device", BACKENDS[backend], "--nodes", "2",
+                       "--only", str(me - 1), "--shared", f"{path}+{offset}", "--listen", f"10.77.0.{me}:0", "--region",
+                       "256KiB", "--seconds", str(a.seconds)], a.seconds + 90)
+    pulled = carrier_changes() - before >= 2
+    found = re.search(r'"remote_faults":(\d+).*"violations":(\d+)', out)
+    text = f"{found[2]} violations, {found[1]} remote faults" if found else ""
+    # Node 0 reports for both.
+    ok = status == 0 and pulled and bool(found) == (me == 1)
+    tell("result", name=f"stress-{backend}", ok=ok, text=text + ("" if pulled else "; the cable was not pulled"), out=out)
+
+
+def inside(a):
+    me = a.inside
+    os.environ["UCX_IB_GID_INDEX"] = "0"  # docs/running.md, soft-RoCE: UCX wants an IPv6 one
+    network_up(me)
+    other = meet(me)
+    for backend in CONFORM[me]:
+        if wanted(a, f"conform-{backend}"):
+            conform(a, backend)
+    for part, backend in enumerate(BACKENDS):
+        if wanted(a, f"stress-{backend}"):
+            together(other, len(BACKENDS) * CONFORM_S + a.seconds + 120)
+            stress(a, me, part, backend)
+    return 0
+
+
+# --- outside ---------------------------------------------------------------------------------------------------------
+
+
+class Host:
+    """One emulated host, and what it has told."""
+
+    def __init__(self, a, number, folder):
+        self.number, self.results, self.stress, self.began = number, {}, None, threading.Event()
+        wire = os.path.join(folder, "wire")
+        self.monitor = os.path.join(folder, f"monitor{number}")
+        args = [os.path.join(HERE, "host.py"), "run", "--mac", str(number), "--memory", "1G",
+                "--shared", os.path.join(folder, "memory"), "--monitor", self.monitor, "--timeout",
+                str(len(BACKENDS) * (CONFORM_S + a.seconds + 90)),
+                "--net", f"stream,server={'on' if number == 1 else 'off'},addr.type=unix,addr.path={wire}"]
+        args += ["--nice", a.nice] if a.nice else []
+        args += ["python3", "-B", os.path.abspath(__file__), "--inside", str(number), "--bin", a.bin, "--seconds",
+                 str(a.seconds), *a.word]
+        self.process = subprocess.Popen(args, stdout=subprocess.PIPE, text=True, errors="replace")
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
+        until = time.monotonic() + BOOT_S
+        while number == 1 and not os.path.exists(wire) and time.monotonic() < until:
+            time.sleep(0.05)
+
+    def read(self):
+        for line in self.process.stdout:
+            if not line.startswith("@"):
+                print(f"host {self.number}: {line}", end="", flush=True)
+                continue
+            told = json.loads(line[1:])
+            if told["what"] == "stress":
+                self.stress = told["name"]
+                self.began.set()
+                continue
+            self.results[told["name"]] = told["ok"]
+            print(f"  {'ok' if told['ok'] else 'FAIL'} {told['name']} (host {self.number}) {told['text']}", flush=True)
+            if not told["ok"]:
+                print(told["out"], flush=True)
+
+    def end(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.process.wait()
+        self.reader.join(5)
+
+
+def link_set(monitor, up):
+    """The cable of the host with this monitor (QMP)."""
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(10)
+        s.connect(monitor)
+        f = s.makefile("rw", encoding="utf-8")
+        f.readline()
+        for command in {"execute": "qmp_capabilities"}, {"execute": "set_link", "arguments": {"name": "net0", "up": up}}:
+            f.write(json.dumps(command) + "\n")
+            f.flush()
+            while "return" not in (answer := json.loads(f.readline())):
+                if "error" in answer:
+                    raise OSError(f"monitor: {answer}")
+
+
+def cables(a, hosts):
+    """Pulls the cable of both hosts in the middle of each stress, as one that both ends see."""
+    while hosts[0].process.poll() is None:
+        if not hosts[0].began.wait(0.5):
+            continue
+        hosts[0].began.clear()
+        time.sleep(a.seconds / 2 + 3)  # nodes have to meet first
+        for up in False, True:
+            for host in hosts:
+                link_set(host.monitor, up)
+            print(f"  ..  {hosts[0].stress}: the cable is {'back' if up else 'pulled'}", flush=True)
+            time.sleep(0 if up else CUT_S)
+
+
+def main():
+    a = options()
+    if a.inside:
+        return inside(a)
+    os.makedirs(RUNS, exist_ok=True)
+    folder = tempfile.mkdtemp(prefix="roce-", dir=RUNS)
+    hosts = []
+    names = [n for n in [*(f"conform-{b}" for b in BACKENDS), *(f"stress-{b}" for b in BACKENDS)] if wanted(a, n)]
+    try:
+        with open(os.path.join(folder, "memory"), "wb") as f:
+            f.truncate(SHARED_BYTES)
+        for number in 1, 2:
+            hosts.append(Host(a, number, folder))
+        try:
+            cables(a, hosts)
+        except OSError as e:
+            print(f"roce: {e}")
+        for host in hosts:
+            host.process.wait()
+    finally:
+        for host in hosts:
+            host.end()
+        shutil.rmtree(folder, ignore_errors=True)
+    good = sum(all(n in h.results and h.results[n] for h in hosts if n.startswith("stress") or n in h.results) and
+               any(n in h.results for h in hosts) for n in names)
+    print(f"{good} passed, {len(names) - good} failed, 0 skipped")
+    return 0 if names and good == len(names) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
