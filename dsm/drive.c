@@ -349,21 +349,21 @@ static void event(struct dsm *d, struct proto_event *ev)
 /* True when a request may go out.  False: frames are on their way out; DROP calls waiters_room. */
 static bool cache_make_room(struct dsm *d)
 {
-	unsigned evicted = 0;
+	const struct proto *p = &d->drive->proto;
+	bool none = false;
 
 	/* Evictions leave half of the requests in flight to threads: what is evicted may wait for a page that is pinned for
 	 * one of them (I10). */
-	while (cache_full(d) && evicted < EVICT_AT_ONCE &&
-	       d->drive->proto.mine < waiters_asking(d) + d->drive->proto.cfg.requests / 2) {
+	for (unsigned i = 0; cache_full(d) && i < EVICT_AT_ONCE && p->evicting < p->cfg.requests / 2; i++) {
 		struct proto_event ev = { .kind = PROTO_EV_EVICT, .page = cache_victim(d) };
 
-		if (ev.page == DIR_PAGE_NONE)
+		none = ev.page == DIR_PAGE_NONE;
+		if (none)
 			break;
 		step(d, &ev);
-		evicted++;
 	}
-	/* With nothing on its way out there is nothing to wait for. */
-	return !cache_full(d) || (!evicted && d->drive->proto.mine < waiters_asking(d));
+	/* With nothing on its way out, and nothing that could be, there is nothing to wait for. */
+	return !cache_full(d) || (none && !p->evicting);
 }
 
 void drive_request(struct dsm *d, struct waiter *w, unsigned retry)

@@ -254,6 +254,7 @@ struct proto {
 	uint16_t flight_free, wait_free;     /* free lists, 0: end */
 	uint16_t used[NODES_MAX];	     /* waits in use per requester, <= cfg.requests */
 	uint16_t mine;			     /* requests and EVICTs of this node in flight, <= cfg.requests */
+	uint16_t evicting;		     /* of them the EVICTs */
 	bool starved;			     /* a BUSY was given and no ROOM since */
 	struct nodeset lost;
 	uint64_t refused; /* messages */

@@ -324,6 +324,7 @@ static void evict_over(struct step *s, uint32_t page, struct proto_flight *fl)
 	if (fl->evict == PROTO_EVICT_NO)
 		return;
 	fl->evict = PROTO_EVICT_NO;
+	s->p->evicting--;
 	mine_put(s, page);
 }
 
@@ -463,6 +464,7 @@ void node_evict(struct step *s, uint32_t page)
 	if (home == s->p->cfg.self || pg->right == PROTO_NONE || pg->busy || hold_left(s, pg) ||
 	    !mine_take(s, page))
 		return;
+	s->p->evicting++;
 	fl = flight_make(s, pg);
 	ASSERT(fl); /* I7 */
 	if (pg->owner) {

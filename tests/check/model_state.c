@@ -85,6 +85,7 @@ static void get_cell(struct reader *i, struct model *w, unsigned n, unsigned p)
 		pr->flight_free = f->next_free;
 		get_flight(i, f);
 		pr->mine = (uint16_t)(pr->mine + (f->want || f->next) + (f->evict != PROTO_EVICT_NO));
+		pr->evicting = (uint16_t)(pr->evicting + (f->evict != PROTO_EVICT_NO));
 	}
 }
 
@@ -179,7 +180,7 @@ static void pools_reset(struct proto *p)
 		p->wait[i].next = (uint16_t)(i < p->waits ? i + 1 : 0);
 	}
 	p->flight_free = p->wait_free = 1;
-	p->mine = 0;
+	p->mine = p->evicting = 0;
 	p->refused = 0;
 	memset(p->used, 0, sizeof(p->used[0]) * p->cfg.nodes);
 }

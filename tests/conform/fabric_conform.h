@@ -78,6 +78,9 @@ void queue_pairs_run_out(void);
 void memory_cannot_be_registered(void);
 void late_completions(void);
 
+/* fabric_sleep.c */
+void sleepers_are_woken(void);
+
 /* fabric_raw_tcp.c */
 void tcp_garbage_handshakes(void);
 void tcp_another_version(void);
