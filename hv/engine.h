@@ -86,7 +86,7 @@ struct hv_vm_config {
 	const struct hv_engine_terms *terms; /* as agreed; for the length of the call */
 	/* bt, for runs that can be repeated to the instruction (tests/simvm): called between two blocks, with what the vCPU
 	 * has got to, and answers how many blocks may be entered by a loop or a call until the next time, 1 or more; the
-	 * guest's TSC is clock_tsc's.  NULL: never, and the guest reads the host's. */
+	 * guest's TSC is clock_tsc's.  Uses general registers only.  NULL: never, and the guest reads the host's. */
 	uint32_t (*pace)(unsigned vcpu, uint64_t rip, const uint64_t gpr[static 16]);
 };
 

@@ -2,11 +2,11 @@
 /*
  * interconnect/chaos.c - a bad network on demand: a transport around another one (ic_config.chaos).
  *
- * What      Messages are held back for a while that a seeded generator draws, each peer's on its own: so they overtake each
- *           other between peers, never within one.  Now and then a peer is not served for longer.  With `breaks`,
+ * What      Messages are held back for a while that a seeded generator draws, each peer's on its own: so they overtake
+ *           each other between peers, never within one.  Now and then a peer is not served for longer.  With `breaks`,
  *           a link is cut, or one frame is sent twice or with a wrong header, each of which must end that link.
  * Owns      A queue for each peer.
- * Threads   send: any.  peer.lock (rank: outside the inner transport's send) guards a queue.  The rest as the transport's.
+ * Threads   send: any.  peer.lock (rank: outside the inner transport's send) guards a queue.  The rest as inner's.
  * I/O       The inner transport's.
  * Limits    HELD messages per peer, then -EAGAIN.  What is drawn follows from the seed, when it happens from the clock.
  */

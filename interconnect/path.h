@@ -65,7 +65,7 @@ struct ic_path_ops {
 	unsigned (*poll)(struct ic_path *p, unsigned budget);
 	/* This side is about to sleep (true), or is awake.  True when something is there, so that it must not sleep. */
 	bool (*sleep)(struct ic_path *p, bool on);
-	/* Becomes readable when a sleeper must wake; -1: the bell alone does that. */
+	/* Becomes readable when a sleeper must wake; -1: the bell alone does that, or, not `local`, nothing does. */
 	int (*fd)(struct ic_path *p);
 };
 

@@ -26,6 +26,7 @@
 #define SLOW_EVERY 64u /* progress calls between looks at the epoll set */
 #define EVENTS_MAX 32
 #define TICK_NS (10 * NS_PER_MS) /* while joining */
+#define NAP_NS (200 * NS_PER_US) /* with a path that cannot wake a sleeper */
 
 static int pump_all(struct tcp *t, unsigned budget)
 {
@@ -93,6 +94,8 @@ static void tcp_wait(void *priv, uint64_t timeout_ns)
 	    !(t->ops && !t->hushed && t->ops->sleep(t->path, true))) {
 		if (t->slow && timeout_ns > TICK_NS)
 			timeout_ns = TICK_NS;
+		if (t->ops && !t->local && t->path_fd < 0 && timeout_ns > NAP_NS)
+			timeout_ns = NAP_NS;
 		ts.tv_sec = (time_t)(timeout_ns / NS_PER_S);
 		ts.tv_nsec = (long)(timeout_ns % NS_PER_S);
 		if (epoll_pwait2(t->wait_fd, &ev, 1, &ts, NULL) == 1) {

@@ -224,6 +224,10 @@ void tr_late_emit(struct bt_translator *t)
 			e_call(e, t->st_pause);
 			e_jmp(e, l->back);
 			break;
+		case LATE_PACE:
+			e_call(e, t->st_pace);
+			e_jmp(e, l->back);
+			break;
 		case LATE_KICK:
 			e_call(e, l->flags_host ? t->st_kick_f : t->st_kick_m);
 			break;

@@ -81,10 +81,8 @@ static bool kicked(struct bt_cpu *c)
 {
 	struct bt_translator *t = c->tr_state;
 
-	if (c->cfg->pace && !c->pace_left) {
-		bt_fpu_park(c);
+	if (c->cfg->pace && !c->pace_left)
 		c->pace_left = c->cfg->pace(c->id, c->rip, c->gpr);
-	}
 	if (!atomic_exchange_explicit(&c->kick, 0, memory_order_acq_rel))
 		return false;
 	bt_fpu_park(c);

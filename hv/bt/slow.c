@@ -204,6 +204,12 @@ void tr_slow_pause(struct bt_cpu *c)
 	sched_yield();
 }
 
+/* Guest x87/SSE state may be live: cfg->pace leaves it alone. */
+void tr_slow_pace(struct bt_cpu *c, const uint8_t *pc)
+{
+	c->pace_left = c->cfg->pace(c->id, tr_block_at(c->tr_state, pc)->rip, c->gpr);
+}
+
 void bt_fpu_park(struct bt_cpu *c)
 {
 	static const uint32_t mxcsr_default = 0x1f80;

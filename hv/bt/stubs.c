@@ -135,7 +135,7 @@ static uint8_t *emit_sys(struct bt_translator *t)
 	return start;
 }
 
-/* A C function that changes no register and may want to leave (0) or not. */
+/* A C function of the cpu and the place it is called from, that changes no register and may want to leave (0) or not. */
 static uint8_t *emit_plain_call(struct bt_translator *t, void *fn, bool may_leave)
 {
 	struct emit *e = &t->e;
@@ -143,6 +143,7 @@ static uint8_t *emit_plain_call(struct bt_translator *t, void *fn, bool may_leav
 
 	save_all(e, 8);
 	e_lea(e, true, RDI, M_BASE(RSP, 8));
+	e_ld(e, RSI, M_BASE(RSP, 0));
 	e_alu_ri(e, true, 5, RSP, 8);
 	call_c(e, fn);
 	e_alu_ri(e, true, 0, RSP, 8);
@@ -183,6 +184,7 @@ void tr_stubs_emit(struct bt_translator *t)
 	t->st_sys = emit_sys(t);
 	t->st_fpu = emit_plain_call(t, bt_fpu_load, false);
 	t->st_pause = emit_plain_call(t, tr_slow_pause, false);
+	t->st_pace = emit_plain_call(t, tr_slow_pace, false);
 	t->st_commit = emit_plain_call(t, tr_slow_commit, true);
 	t->code_start = e->p;
 }

@@ -134,7 +134,7 @@ enum tr_flstate { FL_HOST, FL_MEM, FL_BOTH, FL_NONE };
 struct tr_late {
 	uint8_t *from; /* rel32 to patch */
 	uint8_t *back;
-	enum { LATE_MEM, LATE_FPU, LATE_PAUSE, LATE_KICK, LATE_CHAIN } kind;
+	enum { LATE_MEM, LATE_FPU, LATE_PAUSE, LATE_PACE, LATE_KICK, LATE_CHAIN } kind;
 	uint32_t meta;
 	struct tr_exit *exit;
 	bool flags_host;
@@ -148,7 +148,7 @@ struct bt_translator {
 	/* stubs at the start of the buffer */
 	void (*enter)(struct bt_cpu *c, void *code);
 	uint8_t *st_leave, *st_mem, *st_sys, *st_fpu, *st_chain_f, *st_chain_m, *st_kick_f, *st_kick_m;
-	uint8_t *st_indirect, *st_bounce, *st_commit, *st_pause, *st_unwind, *st_seg;
+	uint8_t *st_indirect, *st_bounce, *st_commit, *st_pause, *st_pace, *st_unwind, *st_seg;
 
 	/* the block under translation */
 	struct bt_block *cur;
@@ -269,6 +269,7 @@ void *tr_slow_bounce(struct bt_cpu *c, gva_t va, uint32_t meta, uint8_t *pc);
 uint64_t tr_slow_commit(struct bt_cpu *c);
 void *tr_slow_seg(struct bt_cpu *c, uint64_t off, uint32_t meta, uint8_t *pc);
 void tr_slow_pause(struct bt_cpu *c);
+void tr_slow_pace(struct bt_cpu *c, const uint8_t *pc);
 void tr_flags_in(struct bt_cpu *c); /* slot -> rflags */
 uint64_t tr_flags_to_slot(uint64_t rflags);
 /* meta of a memory access: size | access << 10 | insn index << 16 | flags in memory << 24 | segment << 25 */

@@ -46,12 +46,15 @@ static void poll(struct bt_translator *t)
 {
 	if (t->mode & (BT_MODE_SINGLE | TR_MODE_ONE | TR_MODE_BOUNCE))
 		return; /* entered from C only, and must make progress */
-	if (t->cpu->cfg->pace) {
-		e_alu_mi(&t->e, false, 5, M_CPU(pace_left), 1);
-		tr_late_add(t, LATE_KICK, e_jcc(&t->e, CC_E, NULL));
-	}
 	e_alu_mi(&t->e, false, 7, M_CPU(kick), 0);
 	tr_late_add(t, LATE_KICK, e_jcc(&t->e, CC_NE, NULL));
+	if (t->cpu->cfg->pace) { /* as if it lost the CPU in the block: a kick meanwhile is seen after it */
+		struct tr_late *l;
+
+		e_alu_mi(&t->e, false, 5, M_CPU(pace_left), 1);
+		l = tr_late_add(t, LATE_PACE, e_jcc(&t->e, CC_E, NULL));
+		l->back = t->e.p;
+	}
 }
 
 /* The same without touching flags. */

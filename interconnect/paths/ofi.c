@@ -9,7 +9,8 @@
  * Threads   slots.h.  The endpoint is shared by senders and poller: FI_THREAD_SAFE is asked for.
  * I/O       The provider's.
  * Sources   fi_endpoint(3), fi_cq(3), fi_msg(3) of libfabric 1.17.
- * Limits    A provider without a wait descriptor (shm) cannot wake a sleeper: then nobody sleeps longer than NAP_NS.
+ * Limits    A provider that cannot hold a receive for every slot gets fewer: it keeps what comes beyond them
+ *           (FI_RM_ENABLED).  One without a wait descriptor (shm) cannot wake a sleeper: then nobody sleeps long.
  */
 #include "interconnect/paths/slots.h"
 
@@ -34,6 +35,7 @@ struct port {
 	struct fid_ep *ep;
 	struct fid_mr *mr;
 	void *desc;
+	size_t posted; /* receives, at most rx_attr->size */
 	int fd;
 };
 
@@ -222,10 +224,19 @@ static int ofi_post_recv(struct port *p, struct slots_rx *slot)
 {
 	ssize_t ret;
 
+	if (p->posted >= p->info->rx_attr->size)
+		return 0;
 	do /* manual progress: the provider may want to work first, but there is always room for what was here */
 		ret = fi_recv(p->ep, slot->bytes, SLOT_BYTES, p->desc, FI_ADDR_UNSPEC, slot->context);
 	while (ret == -FI_EAGAIN);
+	p->posted += !ret;
 	return ret ? failed("receive", (int)ret) : 0;
+}
+
+static void received(struct port *p, void *context, size_t len)
+{
+	p->posted--;
+	slots_received(p->slots, slots_rx_of(context), len);
 }
 
 /* False: there was none. */
@@ -239,7 +250,7 @@ static bool completion_error(struct port *p)
 	if (!e.op_context)
 		return true;
 	if (e.flags & FI_RECV)
-		slots_received(p->slots, slots_rx_of(e.op_context), 0);
+		received(p, e.op_context, 0);
 	else
 		slots_failed(p->slots, slots_tx_of(e.op_context));
 	return true;
@@ -258,7 +269,7 @@ static int ofi_poll(struct port *p, unsigned budget)
 		return failed("completions", (int)n);
 	for (ssize_t i = 0; i < n; i++) {
 		if (done[i].flags & FI_RECV)
-			slots_received(p->slots, slots_rx_of(done[i].op_context), done[i].len);
+			received(p, done[i].op_context, done[i].len);
 		else
 			slots_sent(slots_tx_of(done[i].op_context));
 	}

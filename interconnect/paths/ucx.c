@@ -12,6 +12,7 @@
  */
 #include "interconnect/paths/slots.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 
 #include <stdlib.h>
@@ -19,6 +20,7 @@
 #include <ucp/api/ucp.h>
 
 #define AM_ID 0
+#define QUIET_NS (50 * NS_PER_MS)
 
 struct port {
 	struct ic_path *slots;
@@ -33,6 +35,7 @@ struct port {
 	} *arrived; /* a ring of slots_max */
 	unsigned slots_max, free_count, arrived_first;
 	_Atomic unsigned arrived_count;
+	_Atomic bool armed;
 	struct port_link *failed; /* links whose endpoint is broken */
 };
 
@@ -206,11 +209,27 @@ static int ucx_link_connect(struct port_link *l, const uint8_t *offer, uint16_t 
 	return status == UCS_OK ? 0 : failed("endpoint", status);
 }
 
+/* UCX 1.13 aborts when an endpoint is closed whose part of connecting waits to be sent: gives it a while to leave. */
+static void quiet_wait(struct port_link *l)
+{
+	ucp_request_param_t param = { 0 };
+	uint64_t until = clock_now_ns() + QUIET_NS;
+	void *request = ucp_ep_flush_nbx(l->ep, &param);
+
+	if (!UCS_PTR_IS_PTR(request))
+		return;
+	while (ucp_request_check_status(request) == UCS_INPROGRESS && clock_now_ns() < until)
+		ucp_worker_progress(l->p->worker);
+	ucp_request_free(request);
+}
+
 static void ucx_link_close(struct port_link *l)
 {
 	ucp_request_param_t param = { .op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS, .flags = UCP_EP_CLOSE_FLAG_FORCE };
 	void *request;
 
+	if (l->ep && !l->broken)
+		quiet_wait(l);
 	l->broken = true; /* on_error has nothing to add */
 	request = l->ep ? ucp_ep_close_nbx(l->ep, &param) : NULL;
 	for (struct port_link **at = &l->p->failed; *at; at = &(*at)->next_failed)
@@ -284,10 +303,18 @@ static int ucx_poll(struct port *p, unsigned budget)
 	return (int)count;
 }
 
+/* What comes between the last poll and arming tells nobody on some devices (verbs promise no event for it, and soft-RoCE
+ * gives none): so who has armed is busy, polls once more, and sleeps the next time. */
 static bool ucx_sleep(struct port *p, bool on)
 {
-	/* Busy: events that were not progressed yet. */
-	return on && (p->arrived_count || ucp_worker_arm(p->worker) != UCS_OK);
+	if (!on)
+		return false;
+	if (p->arrived_count)
+		return true;
+	if (atomic_exchange(&p->armed, false))
+		return false;
+	atomic_store(&p->armed, ucp_worker_arm(p->worker) == UCS_OK);
+	return true;
 }
 
 static int ucx_fd(struct port *p)

@@ -74,7 +74,7 @@ void chaos_breaks_cleanly(void)
 	chaos_seed = 7;
 	chaos_breaks = true;
 	ends_open(e, 2);
-	for (unsigned round = 1; round <= 12; round++) {
+	for (unsigned round = 1; round <= 6; round++) {
 		uint64_t until = clock_now_ns() + LONG_NS;
 
 		while (ends_of_links(e) == 2 * (round - 1)) {

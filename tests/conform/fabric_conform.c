@@ -514,6 +514,7 @@ static const struct {
 	{ "another_version", "tcp", tcp_another_version },
 	{ "garbage_on_an_open_link", "tcp", tcp_garbage_frames },
 	{ "silent_strangers", "tcp", tcp_silent_strangers },
+	{ "garbage_in_the_rings", "shm", shm_garbage_in_the_rings },
 };
 
 /* False: this host has no library or device for the backend. */

@@ -81,6 +81,9 @@ void late_completions(void);
 /* fabric_sleep.c */
 void sleepers_are_woken(void);
 
+/* fabric_raw_shm.c */
+void shm_garbage_in_the_rings(void);
+
 /* fabric_raw_tcp.c */
 void tcp_garbage_handshakes(void);
 void tcp_another_version(void);

@@ -145,14 +145,14 @@ void data_path_counts(void)
 		return;
 	ends_open(e, 2);
 	e[0].raw = e[1].raw = count_one;
-	round_trips(e, 500);
+	round_trips(e, 200);
 	dispatched = dispatch_start();
 	if (gate_of_mock)
 		gate_of_mock(&gate);
 	allocations = calls = polls = sends = 0;
 	counting = true;
 	gate = dispatched ? GATE_SHUT : GATE_OPEN;
-	round_trips(e, 1000);
+	round_trips(e, 400);
 	gate = GATE_OPEN;
 	counting = false;
 	if (gate_of_mock)

@@ -2,8 +2,8 @@
 /*
  * tests/conform/fabric_death.c - a peer dies: while it sends, while it is sent to, while it connects.
  *
- * Node 1 is the victim, a process of its own made by exec (libraries below may not survive a fork); 0 and 2, to which it
- * is the one that connects and the one that accepts, are here.
+ * Node 1 is the victim, a process of its own made by exec (libraries below may not survive a fork); 0 and 2, to which
+ * it is the one that connects and the one that accepts, are here.
  */
 #include "tests/conform/fabric_conform.h"
 
@@ -136,7 +136,7 @@ void death_while_connecting(void)
 	struct end e[3], *next = &e[1];
 
 	survivors_open(e);
-	for (unsigned round = 0; round < 12; round++) {
+	for (unsigned round = 0; round < 6; round++) {
 		pid_t pid = victim_start(e, "sends");
 		uint64_t until = clock_now_ns() + rng_below(&r, 8 * NS_PER_MS);
 

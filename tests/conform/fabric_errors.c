@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * tests/conform/fabric_errors.c - what a device can do wrong, done by the fake libibverbs (tests/mock): each error ends in
- * one IC_PEER_DOWN on each side, nothing of the old epoch comes after it, nothing is leaked, and the peers meet again.
+ * tests/conform/fabric_errors.c - what a device can do wrong, done by the fake libibverbs (tests/mock).
+ *
+ * Each error ends in one IC_PEER_DOWN on each side, nothing of the old epoch comes after it, nothing is leaked, and the
+ * peers meet again.
  */
 #include "tests/conform/fabric_conform.h"
 

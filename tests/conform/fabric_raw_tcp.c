@@ -4,11 +4,10 @@
  *
  * A live link between nodes 0 and 1 carries messages all the time and must not notice.
  */
-#include "tests/conform/fabric_conform.h"
+#include "tests/conform/fabric_raw.h"
 
 #include "base/rng.h"
 #include "interconnect/core/frame.h"
-#include "interconnect/core/hello.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -17,13 +16,29 @@
 #include <openssl/hmac.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
-static int raw_connect(const char *address)
+static int connect_local(const char *name)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + strlen(name));
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	memcpy(sa.sun_path + 1, name, strlen(name));
+	CHECK(fd >= 0 && !connect(fd, (struct sockaddr *)&sa, len));
+	return fd;
+}
+
+int raw_connect(const char *address)
 {
 	struct sockaddr_in sa = { .sin_family = AF_INET };
 	const char *colon = strrchr(address, ':');
-	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	int fd;
+
+	if (!strncmp(address, "shm:", 4))
+		return connect_local(address + 4);
+	fd = socket(AF_INET, SOCK_STREAM, 0);
 
 	sa.sin_port = htons((uint16_t)atoi(colon + 1));
 	sa.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -40,7 +55,7 @@ static uint64_t refused(struct end *e)
 }
 
 /* The live link works: a round of messages each way. */
-static void live(struct end *e)
+void raw_live(struct end *e)
 {
 	unsigned a = e[0].got[1], b = e[1].got[0];
 
@@ -50,7 +65,7 @@ static void live(struct end *e)
 	CHECK(!e[0].downs && !e[1].downs);
 }
 
-static void live_open(struct end e[2])
+void raw_live_open(struct end e[2])
 {
 	end_open(&e[0], 0, 3, 1, 77);
 	end_open(&e[1], 1, 3, 1, 77);
@@ -75,7 +90,7 @@ static void expect_refusal(struct end *e, const uint8_t *bytes, size_t len)
 		pump_once(e, 2);
 	}
 	close(fd);
-	live(e);
+	raw_live(e);
 }
 
 void tcp_garbage_handshakes(void)
@@ -87,7 +102,7 @@ void tcp_garbage_handshakes(void)
 	size_t len;
 	int fd;
 
-	live_open(e);
+	raw_live_open(e);
 	for (unsigned round = 0; round < 50; round++) {
 		for (size_t i = 0; i < sizeof(bytes); i++)
 			bytes[i] = (uint8_t)rng_next(&r);
@@ -110,7 +125,7 @@ void tcp_garbage_handshakes(void)
 		fd = raw_connect(e[0].address);
 		CHECK(send(fd, bytes, cut, MSG_NOSIGNAL) == (ssize_t)cut);
 		close(fd);
-		live(e);
+		raw_live(e);
 	}
 	ends_close(e, 2);
 }
@@ -122,22 +137,42 @@ void tcp_another_version(void)
 	struct end e[2];
 	size_t len = ic_hello_encode(&h, bytes);
 
-	live_open(e);
+	raw_live_open(e);
 	bytes[4]++;
 	expect_refusal(e, bytes, len);
 	ends_close(e, 2);
 }
 
-static void read_record(struct end *e, int fd, struct ic_hello *out)
+/* A byte at a time, so that nothing after the record is taken. */
+static ssize_t recv_byte(int fd, uint8_t *byte, int *passed)
+{
+	union {
+		char bytes[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct iovec iov = { byte, 1 };
+	struct msghdr mh = { .msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = &control,
+			     .msg_controllen = sizeof(control) };
+	ssize_t n = recvmsg(fd, &mh, 0);
+
+	if (n > 0 && CMSG_FIRSTHDR(&mh))
+		memcpy(passed, CMSG_DATA(CMSG_FIRSTHDR(&mh)), sizeof(int));
+	return n;
+}
+
+void raw_read_record(struct end *e, int fd, struct ic_hello *out, int *passed)
 {
 	uint8_t bytes[IC_HELLO_MAX];
 	enum ic_refusal why;
 	size_t len = 0;
 	uint64_t until = clock_now_ns() + 10 * NS_PER_S;
 
+	*passed = -1;
 	fcntl(fd, F_SETFL, O_NONBLOCK);
 	while (!ic_hello_decode(bytes, len, out, &why)) {
-		ssize_t n = recv(fd, bytes + len, 1, 0);
+		ssize_t n = recv_byte(fd, bytes + len, passed);
 
 		len += n > 0 ? (size_t)n : 0;
 		CHECK(n != 0 && len < sizeof(bytes) && clock_now_ns() < until);
@@ -157,30 +192,36 @@ static void hmac(char side, const struct ic_hello *hello, const struct ic_hello 
 	memcpy(mac, out, IC_HELLO_MAC);
 }
 
-/* A proven node 2, by hand; its epoch. */
-static int proven(struct end *e, uint32_t *epoch)
+int raw_proven(struct end *e, uint32_t *epoch)
 {
 	struct ic_hello h = { .kind = IC_HELLO, .vm_id = 77, .from = 2, .to = 0 }, c, a;
 	struct ic_hello proof = { .kind = IC_PROOF };
 	uint8_t bytes[IC_HELLO_MAX], mac[IC_HELLO_MAC];
-	unsigned ups = e[0].ups;
-	int fd;
+	int fd, passed;
 
 	CHECK(!ic_join(e[0].f, 2, "127.0.0.1:1"));
 	for (unsigned i = 0; i < 200; i++)
 		pump_once(e, 2);
 	fd = raw_connect(e[0].address);
 	send(fd, bytes, ic_hello_encode(&h, bytes), MSG_NOSIGNAL);
-	read_record(e, fd, &c);
+	raw_read_record(e, fd, &c, &passed);
 	CHECK(c.kind == IC_CHALLENGE);
 	hmac('A', &h, &c, mac);
 	CHECK(!memcmp(mac, c.mac, sizeof(mac))); /* the acceptor proves itself too */
 	hmac('C', &h, &c, proof.mac);
 	send(fd, bytes, ic_hello_encode(&proof, bytes), MSG_NOSIGNAL);
-	read_record(e, fd, &a);
+	raw_read_record(e, fd, &a, &passed);
 	CHECK(a.kind == IC_ACCEPT);
-	PUMP_FOR(e, 2, e[0].ups == ups + 1, 10 * NS_PER_S);
 	*epoch = c.epoch;
+	return fd;
+}
+
+static int proven(struct end *e, uint32_t *epoch)
+{
+	unsigned ups = e[0].ups;
+	int fd = raw_proven(e, epoch);
+
+	PUMP_FOR(e, 2, e[0].ups == ups + 1, 10 * NS_PER_S);
 	return fd;
 }
 
@@ -245,7 +286,7 @@ void tcp_garbage_frames(void)
 	struct end e[2];
 	int fd;
 
-	live_open(e);
+	raw_live_open(e);
 	for (size_t i = 0; i < ARRAY_LEN(spoils); i++)
 		liar(e, spoils[i]);
 	/* A frame cut off in the middle is the end of a peer, not a refusal. */
@@ -258,7 +299,7 @@ void tcp_garbage_frames(void)
 	PUMP_FOR(e, 2, e[0].downs == downs + 1, 10 * NS_PER_S);
 	CHECK(!e[0].got[2]);
 	e[0].downs = 0; /* those of node 2 */
-	live(e);
+	raw_live(e);
 	ends_close(e, 2);
 }
 
@@ -268,14 +309,14 @@ void tcp_silent_strangers(void)
 	struct end e[3];
 	int fd[60];
 
-	live_open(e);
+	raw_live_open(e);
 	end_open(&e[2], 2, 3, 1, 77);
 	for (size_t i = 0; i < ARRAY_LEN(fd); i++)
 		fd[i] = raw_connect(e[0].address);
-	live(e);
+	raw_live(e);
 	CHECK(!ic_join(e[0].f, 2, e[2].address) && !ic_join(e[2].f, 0, e[0].address));
 	PUMP_FOR(e, 3, e[0].is_up[2] && e[2].is_up[0], 10 * NS_PER_S);
-	live(e);
+	raw_live(e);
 	for (size_t i = 0; i < ARRAY_LEN(fd); i++)
 		close(fd[i]);
 	ends_close(e, 3);

@@ -3,7 +3,7 @@
 TEST_PROGS += $(B)/tests/mock/libibverbs.so.1
 MOCK_VERBS := $(B)/tests/mock/libibverbs.so.1
 $(B)/obj/tests/mock/%.o: CFLAGS += -fPIC
-$(MOCK_VERBS): $(B)/obj/tests/mock/verbs.o $(B)/obj/tests/mock/verbs_wire.o tests/mock/libibverbs.map
+$(MOCK_VERBS): $(patsubst %.c,$(B)/obj/%.o,$(wildcard tests/mock/*.c)) tests/mock/libibverbs.map
 	@mkdir -p $(@D)
 	$(if $(Q),@echo "  SO    $@")
 	$(Q)$(CC) -shared -pthread $(if $(SAN),-fsanitize=$(SAN)) -Wl,-soname,libibverbs.so.1 \

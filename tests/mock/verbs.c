@@ -2,10 +2,11 @@
 /*
  * tests/mock/verbs.c - a fake libibverbs: what the verbs path needs of it, for machines with no RDMA.
  *
- * What      Put first in LD_LIBRARY_PATH, it stands in for the true library; the path is not changed.  One device "mock0"
- *           with one active Ethernet port.  Objects, their checks, the queues; verbs_wire.c moves the messages.  Stricter
- *           than a driver where a mistake would pass unseen there: an object that is destroyed while it is in use, or
- *           an event that was never acknowledged, is refused; a slot that is not registered fails.
+ * What      First in LD_LIBRARY_PATH, it stands in for the true library; the path is not changed.  One device "mock0"
+ *           with one active Ethernet port.  Devices, memory, completion queues here; verbs_qp.c has queue pairs, and
+ *           verbs_wire.c moves the messages.  Stricter than a driver where a mistake would pass unseen there: an
+ *           object destroyed while it is in use, or an event that was never acknowledged, is refused; a slot that
+ *           is not registered fails.
  *           A test sets and reads mock_verbs(NAME, VALUE); the names are in key_names.
  * Sources   ibv_*(3) of rdma-core; InfiniBand Architecture Specification 1.4, vol 1, chapters 10 and 11.
  * Limits    Reliable connections with sends only; MOCK_* of verbs.h.
@@ -19,7 +20,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #undef ibv_reg_mr
@@ -33,8 +33,23 @@ static const char *const key_names[MOCK_KEYS] = {
 	[MOCK_OBJECTS] = "objects",	    [MOCK_MESSAGES] = "messages",
 };
 
-/* While the device's own work is done in a caller's thread, *gate is 0: a test that counts system calls looks away. */
-static volatile unsigned char no_gate, *gate = &no_gate;
+/* While a device's work is done in a caller's thread, its *gate is 0: a test that counts system calls looks away. */
+static _Thread_local volatile unsigned char *gate;
+
+unsigned char mock_gate_open(void)
+{
+	unsigned char was = gate ? *gate : 0;
+
+	if (gate)
+		*gate = 0;
+	return was;
+}
+
+void mock_gate_back(unsigned char was)
+{
+	if (gate)
+		*gate = was;
+}
 
 long mock_verbs(const char *key, long value);
 void mock_verbs_gate(volatile unsigned char *at);
@@ -50,10 +65,10 @@ long mock_verbs(const char *key, long value)
 
 void mock_verbs_gate(volatile unsigned char *at)
 {
-	gate = at ? at : &no_gate;
+	gate = at;
 }
 
-static void *object_new(size_t bytes)
+void *mock_object_new(size_t bytes)
 {
 	void *p = calloc(1, bytes);
 
@@ -61,7 +76,7 @@ static void *object_new(size_t bytes)
 	return p;
 }
 
-static void object_free(void *p)
+void mock_object_free(void *p)
 {
 	mock_state[MOCK_OBJECTS]--;
 	free(p);
@@ -70,7 +85,7 @@ static void object_free(void *p)
 /* --- devices ------------------------------------------------------------------------------------------------------ */
 
 static struct ibv_device device = { .node_type = IBV_NODE_CA, .transport_type = IBV_TRANSPORT_IB, .name = "mock0" };
-static const union ibv_gid device_gid = { .raw = { [10] = 0xff, 0xff, 127, 0, 0, 2 } };
+const union ibv_gid mock_gid = { .raw = { [10] = 0xff, 0xff, 127, 0, 0, 2 } };
 
 struct ibv_device **ibv_get_device_list(int *count)
 {
@@ -95,12 +110,10 @@ const char *ibv_get_device_name(struct ibv_device *d)
 
 static int poll_cq(struct ibv_cq *ibv, int count, struct ibv_wc *wc);
 static int req_notify_cq(struct ibv_cq *ibv, int solicited_only);
-static int post_send(struct ibv_qp *ibv, struct ibv_send_wr *wr, struct ibv_send_wr **bad);
-static int post_recv(struct ibv_qp *ibv, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad);
 
 struct ibv_context *ibv_open_device(struct ibv_device *d)
 {
-	struct mock_context *ctx = object_new(sizeof(*ctx));
+	struct mock_context *ctx = mock_object_new(sizeof(*ctx));
 	struct epoll_event ev = { .events = EPOLLIN };
 	int async[2];
 
@@ -109,8 +122,8 @@ struct ibv_context *ibv_open_device(struct ibv_device *d)
 	ctx->ibv.device = d;
 	ctx->ibv.ops.poll_cq = poll_cq;
 	ctx->ibv.ops.req_notify_cq = req_notify_cq;
-	ctx->ibv.ops.post_send = post_send;
-	ctx->ibv.ops.post_recv = post_recv;
+	ctx->ibv.ops.post_send = mock_post_send;
+	ctx->ibv.ops.post_recv = mock_post_recv;
 	ctx->ibv.async_fd = async[0];
 	ctx->async_write_fd = async[1];
 	ctx->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -139,7 +152,7 @@ int ibv_close_device(struct ibv_context *ibv)
 	close(ctx->ibv.async_fd);
 	close(ctx->async_write_fd);
 	pthread_mutex_destroy(&ctx->lock);
-	object_free(ctx);
+	mock_object_free(ctx);
 	return 0;
 }
 
@@ -171,7 +184,7 @@ ssize_t _ibv_query_gid_table(struct ibv_context *ibv, struct ibv_gid_entry *entr
 	(void)ibv;
 	if (flags || entry_size != sizeof(*entries) || !max)
 		return -EINVAL;
-	entries[0] = (struct ibv_gid_entry){ .gid = device_gid, .port_num = 1, .gid_type = IBV_GID_TYPE_ROCE_V2 };
+	entries[0] = (struct ibv_gid_entry){ .gid = mock_gid, .port_num = 1, .gid_type = IBV_GID_TYPE_ROCE_V2 };
 	return 1;
 }
 
@@ -199,7 +212,7 @@ const char *ibv_wc_status_str(enum ibv_wc_status status)
 
 struct ibv_pd *ibv_alloc_pd(struct ibv_context *ibv)
 {
-	struct ibv_pd *pd = object_new(sizeof(*pd));
+	struct ibv_pd *pd = mock_object_new(sizeof(*pd));
 
 	if (pd)
 		pd->context = ibv;
@@ -217,7 +230,7 @@ int ibv_dealloc_pd(struct ibv_pd *pd)
 	pthread_mutex_unlock(&ctx->lock);
 	if (used)
 		return EBUSY;
-	object_free(pd);
+	mock_object_free(pd);
 	return 0;
 }
 
@@ -225,7 +238,7 @@ struct ibv_mr *ibv_reg_mr(struct ibv_pd *pd, void *addr, size_t length, int acce
 {
 	static _Atomic uint32_t next = 0x1000;
 	struct mock_context *ctx = (struct mock_context *)pd->context;
-	struct ibv_mr *mr = mock_take(MOCK_MR_FAIL) ? NULL : object_new(sizeof(*mr));
+	struct ibv_mr *mr = mock_take(MOCK_MR_FAIL) ? NULL : mock_object_new(sizeof(*mr));
 	unsigned i = 0;
 
 	if (!mr || access != IBV_ACCESS_LOCAL_WRITE) { /* nothing remote is ever asked for */
@@ -251,28 +264,15 @@ int ibv_dereg_mr(struct ibv_mr *mr)
 		if (ctx->mrs[i] == mr)
 			ctx->mrs[i] = NULL;
 	pthread_mutex_unlock(&ctx->lock);
-	object_free(mr);
+	mock_object_free(mr);
 	return 0;
-}
-
-/* A scatter entry must lie in memory that was registered in the queue pair's own domain. */
-static bool sge_good(const struct mock_qp *qp, const struct ibv_sge *sge)
-{
-	for (unsigned i = 0; i < MOCK_MRS; i++) {
-		const struct ibv_mr *mr = qp->ctx->mrs[i];
-
-		if (mr && mr->lkey == sge->lkey)
-			return mr->pd == qp->ibv.pd && sge->addr >= (uintptr_t)mr->addr &&
-			       sge->addr + sge->length <= (uintptr_t)mr->addr + mr->length;
-	}
-	return false;
 }
 
 /* --- completion queues -------------------------------------------------------------------------------------------- */
 
 struct ibv_comp_channel *ibv_create_comp_channel(struct ibv_context *ibv)
 {
-	struct mock_channel *ch = object_new(sizeof(*ch));
+	struct mock_channel *ch = mock_object_new(sizeof(*ch));
 	int fds[2];
 
 	if (!ch || pipe2(fds, O_CLOEXEC))
@@ -291,7 +291,7 @@ int ibv_destroy_comp_channel(struct ibv_comp_channel *ibv)
 		return EBUSY;
 	close(ibv->fd);
 	close(ch->write_fd);
-	object_free(ch);
+	mock_object_free(ch);
 	return 0;
 }
 
@@ -299,7 +299,7 @@ struct ibv_cq *ibv_create_cq(struct ibv_context *ibv, int cqe, void *cq_context,
 			     int vector)
 {
 	struct mock_context *ctx = (struct mock_context *)ibv;
-	struct mock_cq *cq = object_new(sizeof(*cq));
+	struct mock_cq *cq = mock_object_new(sizeof(*cq));
 	unsigned i = 0;
 
 	(void)vector;
@@ -341,7 +341,7 @@ int ibv_destroy_cq(struct ibv_cq *ibv)
 	if (ibv->channel)
 		ibv->channel->refcnt--;
 	free(cq->ring);
-	object_free(cq);
+	mock_object_free(cq);
 	return 0;
 }
 
@@ -367,255 +367,26 @@ void ibv_ack_cq_events(struct ibv_cq *ibv, unsigned count)
 static int poll_cq(struct ibv_cq *ibv, int count, struct ibv_wc *wc)
 {
 	struct mock_cq *cq = (struct mock_cq *)ibv;
-	unsigned char was = *gate;
+	unsigned char was = mock_gate_open();
 	int n = 0;
 
-	*gate = 0;
 	pthread_mutex_lock(&cq->ctx->lock);
 	while (n < count && !cq->broken && !cq->ctx->fatal && cq->head != cq->tail)
 		wc[n++] = cq->ring[cq->tail++ % (uint32_t)cq->ibv.cqe];
 	pthread_mutex_unlock(&cq->ctx->lock);
-	*gate = was;
+	mock_gate_back(was);
 	return n;
 }
 
 static int req_notify_cq(struct ibv_cq *ibv, int solicited_only)
 {
 	struct mock_cq *cq = (struct mock_cq *)ibv;
-	unsigned char was = *gate;
+	unsigned char was = mock_gate_open();
 
 	(void)solicited_only;
-	*gate = 0;
 	pthread_mutex_lock(&cq->ctx->lock);
 	cq->armed = true; /* for what comes from now on */
 	pthread_mutex_unlock(&cq->ctx->lock);
-	*gate = was;
+	mock_gate_back(was);
 	return 0;
-}
-
-/* --- queue pairs -------------------------------------------------------------------------------------------------- */
-
-static uint32_t qpn_choose(struct mock_context *ctx)
-{
-	uint32_t r = 0;
-
-	if (mock_state[MOCK_REUSE] && ctx->last_qpn) {
-		r = ctx->last_qpn;
-		ctx->last_qpn = 0;
-		return r;
-	}
-	if (getrandom(&r, sizeof(r), 0) != sizeof(r))
-		abort();
-	return (r & 0xffffff) | 2;
-}
-
-static unsigned qps_count(const struct mock_context *ctx)
-{
-	unsigned n = 0;
-
-	for (unsigned i = 0; i < MOCK_QPS; i++)
-		n += ctx->qps[i] != NULL;
-	return n;
-}
-
-struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *init)
-{
-	struct mock_context *ctx = (struct mock_context *)pd->context;
-	struct mock_qp *qp = NULL;
-	long most = mock_state[MOCK_QP_MAX];
-	unsigned tries = 0;
-
-	errno = EINVAL;
-	if (init->qp_type != IBV_QPT_RC || init->cap.max_send_wr > MOCK_QUEUE || init->cap.max_recv_wr > MOCK_QUEUE ||
-	    init->cap.max_send_sge != 1 || init->cap.max_recv_sge != 1 || init->cap.max_inline_data > MOCK_INLINE ||
-	    !init->sq_sig_all)
-		return NULL;
-	errno = ENOMEM;
-	pthread_mutex_lock(&ctx->lock);
-	if (!ctx->fatal && qps_count(ctx) < (most ? (unsigned long)most : MOCK_QPS))
-		qp = object_new(sizeof(*qp));
-	if (qp) {
-		qp->ctx = ctx;
-		qp->ibv = (struct ibv_qp){ .context = &ctx->ibv, .pd = pd, .send_cq = init->send_cq,
-					   .recv_cq = init->recv_cq, .qp_type = init->qp_type };
-		qp->max_send = init->cap.max_send_wr;
-		qp->max_recv = init->cap.max_recv_wr;
-		qp->max_inline = init->cap.max_inline_data;
-		do
-			qp->ibv.qp_num = qpn_choose(ctx);
-		while (mock_wire_open(qp) && ++tries < 100);
-		while (ctx->qps[qp->slot])
-			qp->slot++;
-		ctx->qps[qp->slot] = qp;
-	}
-	pthread_mutex_unlock(&ctx->lock);
-	return qp ? &qp->ibv : NULL;
-}
-
-/* Completions of a queue pair that is no more. */
-static void cq_clean(struct mock_cq *cq, uint32_t qpn)
-{
-	uint32_t size = (uint32_t)cq->ibv.cqe, to = cq->tail;
-
-	for (uint32_t i = cq->tail; i != cq->head; i++)
-		if (cq->ring[i % size].qp_num != qpn)
-			cq->ring[to++ % size] = cq->ring[i % size];
-	cq->head = to;
-}
-
-int ibv_destroy_qp(struct ibv_qp *ibv)
-{
-	struct mock_qp *qp = (struct mock_qp *)ibv;
-	struct mock_context *ctx = qp->ctx;
-
-	pthread_mutex_lock(&ctx->lock);
-	if (!mock_state[MOCK_STALE]) {
-		cq_clean((struct mock_cq *)ibv->send_cq, ibv->qp_num);
-		cq_clean((struct mock_cq *)ibv->recv_cq, ibv->qp_num);
-	}
-	ctx->qps[qp->slot] = NULL;
-	ctx->last_qpn = ibv->qp_num;
-	mock_wire_close(qp);
-	pthread_mutex_unlock(&ctx->lock);
-	object_free(qp);
-	return 0;
-}
-
-static bool transition_legal(const struct mock_qp *qp, const struct ibv_qp_attr *a, int mask)
-{
-	static const struct {
-		enum ibv_qp_state from, to;
-		int mask;
-	} steps[] = {
-		{ IBV_QPS_RESET, IBV_QPS_INIT,
-		  IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS },
-		{ IBV_QPS_INIT, IBV_QPS_RTR,
-		  IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
-			  IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER },
-		{ IBV_QPS_RTR, IBV_QPS_RTS,
-		  IBV_QP_STATE | IBV_QP_SQ_PSN | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY |
-			  IBV_QP_MAX_QP_RD_ATOMIC },
-	};
-
-	if (a->qp_state == IBV_QPS_ERR)
-		return true;
-	for (size_t i = 0; i < ARRAY_LEN(steps); i++)
-		if (qp->ibv.state == steps[i].from && a->qp_state == steps[i].to)
-			return mask == steps[i].mask;
-	return false;
-}
-
-int ibv_modify_qp(struct ibv_qp *ibv, struct ibv_qp_attr *a, int mask)
-{
-	struct mock_qp *qp = (struct mock_qp *)ibv;
-	int err = 0;
-
-	pthread_mutex_lock(&qp->ctx->lock);
-	if (qp->ctx->fatal) {
-		err = EIO;
-	} else if (!transition_legal(qp, a, mask)) {
-		err = EINVAL;
-	} else if (a->qp_state == IBV_QPS_INIT) {
-		err = a->port_num == 1 && !a->qp_access_flags ? 0 : EINVAL;
-	} else if (a->qp_state == IBV_QPS_RTR) {
-		qp->dest = a->dest_qp_num;
-		qp->recv_psn = a->rq_psn;
-		/* RoCE wants a global address; there is one device, hence one. */
-		if (!a->ah_attr.is_global || memcmp(&a->ah_attr.grh.dgid, &device_gid, sizeof(device_gid)) ||
-		    a->ah_attr.grh.sgid_index || a->path_mtu < IBV_MTU_256 || a->path_mtu > IBV_MTU_4096)
-			err = EINVAL;
-		else
-			mock_wire_connect(qp);
-	} else if (a->qp_state == IBV_QPS_RTS) {
-		qp->send_psn = a->sq_psn;
-		qp->timeout_ns = (4096ull << a->timeout) * (a->retry_cnt + 1ull);
-	} else {
-		mock_qp_fail(qp);
-	}
-	if (!err)
-		qp->ibv.state = a->qp_state;
-	pthread_mutex_unlock(&qp->ctx->lock);
-	mock_device_kick(qp->ctx);
-	return err;
-}
-
-static int send_queue(struct mock_qp *qp, const struct ibv_send_wr *wr)
-{
-	struct mock_send *s = &qp->sq[qp->posted % MOCK_QUEUE];
-	bool inline_data = wr->send_flags & IBV_SEND_INLINE;
-
-	if (qp->ctx->fatal)
-		return EIO;
-	if (wr->opcode != IBV_WR_SEND || wr->num_sge != 1 || qp->ibv.state < IBV_QPS_RTS ||
-	    (inline_data ? wr->sg_list->length > qp->max_inline : !sge_good(qp, wr->sg_list)))
-		return EINVAL;
-	if (qp->posted - qp->acked == qp->max_send)
-		return ENOMEM;
-	*s = (struct mock_send){ .wr_id = wr->wr_id, .len = wr->sg_list->length, .lkey = wr->sg_list->lkey };
-	s->at = (const uint8_t *)(uintptr_t)wr->sg_list->addr;
-	if (inline_data) {
-		memcpy(s->bytes, s->at, s->len);
-		s->at = s->bytes;
-	}
-	s->fail = (enum ibv_wc_status)atomic_exchange(&mock_state[MOCK_SEND_STATUS], 0);
-	qp->posted++;
-	if (qp->ibv.state == IBV_QPS_ERR)
-		mock_qp_fail(qp);
-	return 0;
-}
-
-static int post_send(struct ibv_qp *ibv, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
-{
-	struct mock_qp *qp = (struct mock_qp *)ibv;
-	unsigned char was = *gate;
-	int err = 0;
-
-	*gate = 0;
-	pthread_mutex_lock(&qp->ctx->lock);
-	for (; wr && !err; wr = wr->next) {
-		err = send_queue(qp, wr);
-		if (err)
-			*bad = wr;
-	}
-	pthread_mutex_unlock(&qp->ctx->lock);
-	mock_device_kick(qp->ctx);
-	*gate = was;
-	return err;
-}
-
-static int recv_queue(struct mock_qp *qp, const struct ibv_recv_wr *wr)
-{
-	if (qp->ctx->fatal)
-		return EIO;
-	if (wr->num_sge != 1 || qp->ibv.state == IBV_QPS_RESET || !sge_good(qp, wr->sg_list))
-		return EINVAL;
-	if (qp->recv_posted - qp->recv_done == qp->max_recv)
-		return ENOMEM;
-	qp->rq[qp->recv_posted++ % MOCK_QUEUE] =
-		(struct mock_recv){ wr->wr_id, (uint8_t *)(uintptr_t)wr->sg_list->addr, wr->sg_list->length };
-	if (qp->ibv.state == IBV_QPS_ERR)
-		mock_qp_fail(qp);
-	return 0;
-}
-
-static int post_recv(struct ibv_qp *ibv, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
-{
-	struct mock_qp *qp = (struct mock_qp *)ibv;
-	unsigned char was = *gate;
-	bool dry;
-	int err = 0;
-
-	*gate = 0;
-	pthread_mutex_lock(&qp->ctx->lock);
-	dry = qp->recv_posted == qp->recv_done;
-	for (; wr && !err; wr = wr->next) {
-		err = recv_queue(qp, wr);
-		if (err)
-			*bad = wr;
-	}
-	pthread_mutex_unlock(&qp->ctx->lock);
-	if (dry)
-		mock_device_kick(qp->ctx);
-	*gate = was;
-	return err;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * tests/mock/verbs.h - what the two files of the fake libibverbs share: verbs.c (objects, checks) and verbs_wire.c (what
- * the device does by itself).
+ * tests/mock/verbs.h - what the files of the fake libibverbs share: verbs.c, verbs_qp.c, and verbs_wire.c (what the
+ * device does by itself).
  *
  * Threads   One per open device plays the device.  context.lock guards everything that belongs to the context.
  */
@@ -105,6 +105,17 @@ static inline bool mock_take(enum mock_key key)
 			return true;
 	return false;
 }
+
+/* verbs.c */
+extern const union ibv_gid mock_gid; /* of the one port of every device */
+void *mock_object_new(size_t bytes);
+void mock_object_free(void *p);
+unsigned char mock_gate_open(void);
+void mock_gate_back(unsigned char was);
+
+/* verbs_qp.c */
+int mock_post_send(struct ibv_qp *ibv, struct ibv_send_wr *wr, struct ibv_send_wr **bad);
+int mock_post_recv(struct ibv_qp *ibv, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad);
 
 /* verbs_wire.c; lock held but for the first two */
 void *mock_device_run(void *arg);

@@ -2,7 +2,7 @@
 /*
  * tests/mock/verbs_wire.c - what the device of the fake libibverbs does by itself: moves messages and completes.
  *
- * What      Each queue pair is a datagram socket in the abstract namespace, so it reaches one of any process of this host.
+ * What      Each queue pair is a datagram socket in the abstract namespace: it reaches those of any process here.
  *           Reliable connection: packets are numbered and acknowledged, the receiver keeps its hands off what is not
  *           from its peer; a receiver that has nothing posted lets the sender wait (RNR, retried without end); a sender
  *           whose peer is gone, or does not acknowledge in time, ends with IBV_WC_RETRY_EXC_ERR.

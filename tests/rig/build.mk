@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # tests/rig/build.mk - emulated hosts: `make rig-amd [CASE=word]` tests the kvm engine in one; tests/rig/host.py runs anything
-# there.  RIG_NICE: its share of a busy machine, -20 to 19.
+# there.  RIG_NICE: its share of a busy machine, -20 to 19.  `make rig-roce [CASE=word] [LONG=1]`: the RDMA backends over
+# soft-RoCE between two; LONG: five minutes of stress each, and the Linux guest.
 
 RIG := build/rig
 RIG_IMAGE := $(RIG)/amd/stamp
@@ -13,12 +14,16 @@ $(RIG_IMAGE): tests/rig/image.sh tests/rig/init tests/guest/kernel.sh
 	$(Q)flock $(@D) tests/rig/image.sh $(@D)
 	$(Q)touch $@
 
-.PHONY: rig-image rig-amd
+.PHONY: rig-image rig-amd rig-roce
 rig-image: $(RIG_IMAGE)
 rig-amd: all guest payloads rig-image
 	$(Q)$(TALLY) $@ 600 tests/rig/host.py run --timeout 570 $(if $(RIG_NICE),--nice $(RIG_NICE)) --out $(B)/log/rig-amd.out \
 		python3 -B tests/rig/amd.py $(CASE)
 
-TEST_TARGETS += rig-amd
+rig-roce: all payloads $(if $(LONG),guest) $(B)/tests/conform/fabric_conform rig-image
+	$(Q)$(TALLY) $@ $(if $(LONG),3000,900) tests/rig/roce.py --bin $(B) $(if $(RIG_NICE),--nice $(RIG_NICE)) \
+		$(if $(LONG),--seconds 300 --linux) $(CASE)
+
+TEST_TARGETS += rig-amd rig-roce
 
 -include $(wildcard tests/rig/*/build.mk)

@@ -6,7 +6,8 @@ What    Two hosts (tests/rig/host.py), joined by a network of their own, each wi
         conformance suite of each backend, both ends in one process: verbs and ofi on host 1, ucx on host 2.
         Then unum-stress with a node on each host, over verbs, ofi and ucx.  Its oracle is in memory that both
         hosts have (a device of QEMU), so a wrong byte anywhere is seen.  In the middle of each, host 1's cable is
-        pulled for CUT_S seconds.
+        pulled for CUT_S seconds.  Last, payload guests (bt) with a vCPU on each host, by agents and topology file; with --linux, the
+        Linux guest.
 WORD    Only the cases whose name has one of these words; the names are conform-BACKEND and stress-BACKEND.
 Output  A line per case, `N violations` per stress, at last `N passed, N failed, N skipped`.
 Exit    0 when nothing failed.
@@ -25,14 +26,19 @@ import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-RUNS = os.path.join(os.path.dirname(os.path.dirname(HERE)), "build", "rig", "runs")
+BUILD = os.path.join(os.path.dirname(os.path.dirname(HERE)), "build")
+RUNS = os.path.join(BUILD, "rig", "runs")
+PAYLOADS = os.path.join(BUILD, "payloads")
 SHARED_BYTES = 32 << 20
 STRESS_BYTES = 8 << 20  # of it, for each stress
 CUT_S = 2  # the control stream gives a silent peer 5 s, and notices the end of a cut after up to one
 PORT = 7000
 BACKENDS = {"verbs": "rxe0", "ofi": "verbs;ofi_rxm", "ucx": "rxe0:1"}
 CONFORM = {1: ["verbs", "ofi"], 2: ["ucx"]}
-CONFORM_S = 100
+CONFORM_S = 150
+VMS = {"hello": "", "lock": "rounds=20 wide=0", "cross": "rounds=2"}  # payload: its command line
+VM_S = 60
+LINUX_S = 900
 BOOT_S = 60
 
 
@@ -40,9 +46,11 @@ def options():
     p = argparse.ArgumentParser(prog="tests/rig/roce.py", formatter_class=argparse.RawDescriptionHelpFormatter,
                                 description=__doc__)
     p.add_argument("--seconds", type=float, default=20, metavar="S", help="of each stress (20)")
+    p.add_argument("--linux", action="store_true", help="boot the Linux guest across the hosts too, which takes many minutes")
     p.add_argument("--bin", default="build", metavar="DIR", help="where the programs were built (build)")
     p.add_argument("--nice", help="as tests/rig/host.py --nice")
     p.add_argument("--inside", type=int, metavar="N", help=argparse.SUPPRESS)
+    p.add_argument("--folder", help=argparse.SUPPRESS)
     p.add_argument("word", nargs="*", metavar="WORD")
     return p.parse_args()
 
@@ -66,6 +74,10 @@ def sh(line):
 def network_up(me):
     for module in "virtio_net", "crc32_generic", "rdma_rxe", "rdma_ucm", "ib_uverbs":  # rxe does not ask for its CRC
         sh(f"modprobe {module}")
+    # After a cut the kernel looks for its neighbour again, and gives each question that went astray a second.
+    for family in "ipv4", "ipv6":
+        with open(f"/proc/sys/net/{family}/neigh/eth0/retrans_time_ms", "w", encoding="ascii") as f:
+            f.write("250")
     sh(f"ip addr add 10.77.0.{me}/24 dev eth0 && ip link set eth0 mtu 4200 up && rdma link add rxe0 type rxe netdev eth0")
 
 
@@ -137,9 +149,69 @@ def stress(a, me, part, backend):
     tell("result", name=f"stress-{backend}", ok=ok, text=text + ("" if pulled else "; the cable was not pulled"), out=out)
 
 
+TOPOLOGY = """pool: roce
+key: {key}
+nodes:
+  - {{ name: h1, address: 10.77.0.1, cpus: 1, memory: 192MiB, fabric: {{ backend: verbs, device: rxe0 }} }}
+  - {{ name: h2, address: 10.77.0.2, cpus: 1, memory: 192MiB, fabric: {{ backend: verbs, device: rxe0 }} }}
+vms:
+  - name: vm
+    vcpus: 2
+    memory: 384MiB
+    engine: bt
+    kernel: {kernel}
+    cmdline: "{words}"
+"""
+LINUX = """    initrd: {initrd}
+"""
+
+
+def linux(a, key):
+    """Boots the Linux guest to where it tells what it sees, with its console shown as it comes."""
+    guest = os.path.join(BUILD, "guest")
+    with open("/tmp/roce.yaml", "w", encoding="ascii") as f:
+        f.write(TOPOLOGY.format(key=key, kernel=f"{guest}/vmlinuz", words="console=hvc0 mitigations=off audit=0 unum.job=facts") +
+                LINUX.format(initrd=f"{guest}/initrd"))
+    began, seen = time.monotonic(), []
+    with subprocess.Popen(["timeout", str(LINUX_S), f"{a.bin}/bin/unum", "run", "/tmp/roce.yaml", "--stats"],
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as p:
+        for line in p.stdout:
+            seen.append(line.strip())
+            print(f"{time.monotonic() - began:6.1f} s  {line.rstrip()}", flush=True)
+    text = "\n".join(seen)
+    ok = p.returncode == 0 and "RESULT cpus=2" in text and "RESULT numa_nodes=2" in text
+    tell("result", name="vm-linux", ok=ok, text=f"{time.monotonic() - began:.0f} s", out=f"status {p.returncode}")
+
+
+def vms(a, me, other, names):
+    """An agent on each host; host 1 runs the guests."""
+    key = os.path.join(a.folder, "key")
+    limit_s = len(names) * VM_S + LINUX_S
+    agent = subprocess.Popen([f"{a.bin}/bin/unumd", "--listen", f"10.77.0.{me}:7701", "--key", key, "--name", f"h{me}"])
+    try:
+        together(other, limit_s)
+        for name in [n for n in names if n in VMS] if me == 1 else ():
+            with open("/tmp/roce.yaml", "w", encoding="ascii") as f:
+                f.write(TOPOLOGY.format(key=key, kernel=f"{PAYLOADS}/{name}.elf", words=VMS[name]))
+            began = time.monotonic()
+            status, out = run([f"{a.bin}/bin/unum", "run", "/tmp/roce.yaml", "--stats-json", "/tmp/roce.json"], VM_S)
+            ok, text = status == 0 and f"PAYLOAD {name}: PASS" in out, f"{time.monotonic() - began:.1f} s"
+            if ok:
+                with open("/tmp/roce.json", encoding="utf-8") as f:
+                    text += ", pages over verbs " + "+".join(str(n["pages_sent"]) for n in json.load(f)["nodes"])
+            tell("result", name=f"vm-{name}", ok=ok, text=text, out=f"status {status}\n{out}")
+        if "linux" in names and me == 1:
+            linux(a, key)
+        together(other, limit_s)
+    finally:
+        agent.terminate()
+        agent.wait()
+
+
 def inside(a):
     me = a.inside
-    os.environ["UCX_IB_GID_INDEX"] = "0"  # docs/running.md, soft-RoCE: UCX wants an IPv6 one
+    # docs/running.md, soft-RoCE: UCX wants an IPv6 address.  Its 40 MiB of receive buffers a node are too much in here.
+    os.environ.update(UCX_IB_GID_INDEX="0", UCX_RC_RX_QUEUE_LEN="512", UCX_UD_RX_QUEUE_LEN="512")
     network_up(me)
     other = meet(me)
     for backend in CONFORM[me]:
@@ -149,6 +221,10 @@ def inside(a):
         if wanted(a, f"stress-{backend}"):
             together(other, len(BACKENDS) * CONFORM_S + a.seconds + 120)
             stress(a, me, part, backend)
+    names = [name for name in (*VMS, *(["linux"] if a.linux else [])) if wanted(a, f"vm-{name}")]
+    if names:
+        together(other, CONFORM_S + a.seconds + 120)
+        vms(a, me, other, names)
     return 0
 
 
@@ -162,13 +238,13 @@ class Host:
         self.number, self.results, self.stress, self.began = number, {}, None, threading.Event()
         wire = os.path.join(folder, "wire")
         self.monitor = os.path.join(folder, f"monitor{number}")
-        args = [os.path.join(HERE, "host.py"), "run", "--mac", str(number), "--memory", "1G",
+        args = [os.path.join(HERE, "host.py"), "run", "--mac", str(number), "--memory", "2G",
                 "--shared", os.path.join(folder, "memory"), "--monitor", self.monitor, "--timeout",
-                str(len(BACKENDS) * (CONFORM_S + a.seconds + 90)),
+                str(len(BACKENDS) * (CONFORM_S + a.seconds + 90) + LINUX_S * a.linux),
                 "--net", f"stream,server={'on' if number == 1 else 'off'},addr.type=unix,addr.path={wire}"]
         args += ["--nice", a.nice] if a.nice else []
-        args += ["python3", "-B", os.path.abspath(__file__), "--inside", str(number), "--bin", a.bin, "--seconds",
-                 str(a.seconds), *a.word]
+        args += ["python3", "-B", os.path.abspath(__file__), "--inside", str(number), "--folder", folder, "--bin", a.bin,
+                 "--seconds", str(a.seconds), *(["--linux"] if a.linux else []), *a.word]
         self.process = subprocess.Popen(args, stdout=subprocess.PIPE, text=True, errors="replace")
         self.reader = threading.Thread(target=self.read, daemon=True)
         self.reader.start()
@@ -237,10 +313,13 @@ def main():
     os.makedirs(RUNS, exist_ok=True)
     folder = tempfile.mkdtemp(prefix="roce-", dir=RUNS)
     hosts = []
-    names = [n for n in [*(f"conform-{b}" for b in BACKENDS), *(f"stress-{b}" for b in BACKENDS)] if wanted(a, n)]
+    names = [f"{kind}-{b}" for kind in ("conform", "stress") for b in BACKENDS] + [f"vm-{name}" for name in VMS]
+    names += ["vm-linux"] if a.linux else []
+    names = [n for n in names if wanted(a, n)]
     try:
         with open(os.path.join(folder, "memory"), "wb") as f:
             f.truncate(SHARED_BYTES)
+        subprocess.run([f"{a.bin}/bin/unum", "keygen", os.path.join(folder, "key")], stdout=subprocess.DEVNULL, check=True)
         for number in 1, 2:
             hosts.append(Host(a, number, folder))
         try:

@@ -84,7 +84,8 @@ static void tracef(const char *fmt, ...)
 static struct hv_engine paced;
 const struct hv_engine *const hv_engines[] = { &paced, NULL }; /* takes the place of hv/engines.c */
 
-static uint32_t pace(unsigned vcpu, uint64_t rip, const uint64_t gpr[static 16])
+/* Guest SSE state may be in the registers. */
+__attribute__((target("general-regs-only"))) static uint32_t pace(unsigned vcpu, uint64_t rip, const uint64_t gpr[static 16])
 {
 	rt_digest(vcpu);
 	rt_digest(rip);

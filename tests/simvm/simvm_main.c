@@ -2,7 +2,9 @@
 /*
  * tests/simvm/simvm_main.c - runs seeds of whole machines and says how to replay one that fails.
  *
- *   simvm DIR [--seeds N] [--from S] [--check-replay] [--jobs J]   payloads in DIR; each twice, compared
+ *   simvm DIR [--seeds N] [--from S] [--jobs J]                    seeds from S on, with the payloads in DIR
+ *         [--check-replay]                                         each twice, and the two compared
+ *         [--first]                                                until one fails
  *   simvm DIR --seed S [--trace]                                   one seed, with every switch, exit and message
  *   ... [--payload NAME --options TEXT --nodes N --vcpus N --limit MS]  instead of what the seed says
  *
@@ -30,7 +32,7 @@
 static struct args {
 	const char *dir;
 	uint64_t from, seeds, seed;
-	bool one, trace, twice;
+	bool one, trace, twice, first;
 	unsigned jobs;
 	struct simvm_plan plan; /* what is not left to the seed */
 } args = { .from = 1, .seeds = 20, .jobs = 2 };
@@ -150,11 +152,15 @@ static unsigned seeds_run(uint64_t *virtual_ns, uint64_t *exits)
 	for (uint64_t ended = 0; ended < runs; ended++) {
 		struct job *j;
 
+		if (failed && args.first)
+			next = runs;
 		while (next < runs && next < ended + args.jobs) {
 			job_start(&jobs[next % args.jobs], args.from + next / per, false);
 			next++;
 		}
 		j = &jobs[ended % args.jobs];
+		if (!j->pid)
+			continue; /* not started any more */
 		job_end(j, &r);
 		if (ended % per) {
 			struct simvm_result *a = &first[ended / per];
@@ -178,12 +184,12 @@ static unsigned seeds_run(uint64_t *virtual_ns, uint64_t *exits)
 	return failed;
 }
 
-enum { SEEDS = 1, FROM, SEED, TRACE, TWICE, JOBS, LIMIT, PAYLOAD, OPTIONS, NODES, VCPUS };
+enum { SEEDS = 1, FROM, SEED, TRACE, TWICE, JOBS, FIRST, LIMIT, PAYLOAD, OPTIONS, NODES, VCPUS };
 static const struct option options[] = {
 	{ "seeds", 1, NULL, SEEDS },	   { "from", 1, NULL, FROM },	  { "seed", 1, NULL, SEED },
 	{ "trace", 0, NULL, TRACE },	   { "check-replay", 0, NULL, TWICE }, { "jobs", 1, NULL, JOBS },
 	{ "payload", 1, NULL, PAYLOAD },   { "options", 1, NULL, OPTIONS },    { "nodes", 1, NULL, NODES },
-	{ "vcpus", 1, NULL, VCPUS },	   { "limit", 1, NULL, LIMIT },     	   { 0 },
+	{ "first", 0, NULL, FIRST },	   { "vcpus", 1, NULL, VCPUS },	   { "limit", 1, NULL, LIMIT },     	   { 0 },
 };
 
 static bool parse(int argc, char **argv)
@@ -198,6 +204,7 @@ static bool parse(int argc, char **argv)
 		case TRACE: args.trace = true; break;
 		case TWICE: args.twice = true; break;
 		case JOBS: args.jobs = (unsigned)strtoul(optarg, NULL, 10); break;
+		case FIRST: args.first = true; break;
 		case LIMIT: args.plan.limit_ns = strtoull(optarg, NULL, 10) * NS_PER_MS; break;
 		case PAYLOAD: args.plan.payload = optarg; break;
 		case OPTIONS: args.plan.options = optarg; break;

@@ -115,7 +115,8 @@ int node_open(struct node *n, const struct nodes_config *cfg, node_id self, stru
 				.listen = cfg->listen ? cfg->listen : "127.0.0.1:0",
 				.vm_id = cfg->vm_id,
 				.on_peer = on_peer,
-				.arg = n };
+				.arg = n,
+				.chaos = { .seed = cfg->chaos } };
 	struct dsm_config dc = { .self = self,
 				 .nodes = cfg->nodes,
 				 .ranges = cfg->ranges,

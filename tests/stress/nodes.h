@@ -28,6 +28,7 @@ struct nodes_config {
 	const char *backend, *device;
 	const char *listen; /* NULL: loopback */
 	uint64_t vm_id;
+	uint64_t chaos; /* seed of a bad network; 0: as it is */
 	const struct dsm_range *ranges;
 	unsigned ranges_count;
 	uint64_t cache_pages;

@@ -37,6 +37,7 @@ for transport in $transports; do
 done
 for transport in tcp shm; do
 	run --transport "$transport" --nodes 2 --threads 4 --seconds 3 --seed 4 --region 256KiB --cache 64KiB
+	run --transport "$transport" --nodes 3 --seconds 4 --seed 5 --chaos 11
 	run --transport "$transport" --bound one --nodes 4 --share 8MiB --cache 2MiB
 	run --transport "$transport" --bound all --nodes 4 --share 4MiB --cache 1MiB
 done

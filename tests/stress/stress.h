@@ -54,7 +54,7 @@ struct options {
 	unsigned nodes, threads;
 	const char *backend;
 	double seconds;
-	uint64_t seed, region_bytes, cache_bytes, share_bytes;
+	uint64_t seed, chaos, region_bytes, cache_bytes, share_bytes;
 	enum dsm_faults faults;
 	unsigned hot_pages, deadline_s;
 	const char *bound; /* NULL: the mixed work */

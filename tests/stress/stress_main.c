@@ -36,6 +36,7 @@ static const char usage[] =
 	"  --transport T        fabric backend (tcp); --transports lists them\n"
 	"  --seconds S          how long (10)\n"
 	"  --seed N             what the threads draw from (1)\n"
+	"  --chaos SEED         messages are held back at random, so that they overtake each other between peers\n"
 	"  --region SIZE        memory under test, dealt to all nodes in turn (2MiB)\n"
 	"  --cache SIZE         what a node may hold of pages homed elsewhere (no bound)\n"
 	"  --hot PAGES          pages of the hot set, which moves ten times a second (6)\n"
@@ -66,6 +67,7 @@ enum {
 	O_TRANSPORT,
 	O_SECONDS,
 	O_SEED,
+	O_CHAOS,
 	O_REGION,
 	O_CACHE,
 	O_HOT,
@@ -153,6 +155,8 @@ static bool option_take(struct options *o, int opt, const char *arg)
 		return seconds_parse(arg, &o->seconds);
 	case O_SEED:
 		return seed_parse(arg, &o->seed);
+	case O_CHAOS:
+		return seed_parse(arg, &o->chaos);
 	case O_REGION:
 		return size_parse(arg, &o->region_bytes) && o->region_bytes >= 64 * PAGE_SIZE &&
 		       o->region_bytes >> PAGE_SHIFT <= PAGES_LIMIT;
@@ -194,6 +198,7 @@ static void options_parse(int argc, char **argv, struct options *o)
 		{ "transport", 1, NULL, O_TRANSPORT },
 		{ "seconds", 1, NULL, O_SECONDS },
 		{ "seed", 1, NULL, O_SEED },
+		{ "chaos", 1, NULL, O_CHAOS },
 		{ "region", 1, NULL, O_REGION },
 		{ "cache", 1, NULL, O_CACHE },
 		{ "hot", 1, NULL, O_HOT },

@@ -172,6 +172,7 @@ int node_main(const struct options *opt, struct control *ctl, node_id self)
 				    .device = opt->device,
 				    .listen = opt->address,
 				    .vm_id = opt->seed,
+				    .chaos = opt->chaos,
 				    .ranges = ranges,
 				    .cache_pages = opt->cache_bytes >> PAGE_SHIFT,
 				    .faults = opt->faults };
