@@ -8,7 +8,7 @@ CONFORM_NEEDS := $(PATHS) $(B)/tests/mock/libibverbs.so.1
 conform: $(B)/tests/conform/fabric_conform $(B)/tests/conform/dsm_nodes | $(CONFORM_NEEDS)
 	$(Q)$(TALLY) $@ 300 tests/conform/run.sh short $^
 conform-long: $(B)/tests/conform/fabric_conform $(B)/tests/conform/dsm_nodes | $(CONFORM_NEEDS)
-	$(Q)$(TALLY) $@ 600 tests/conform/run.sh long $^
+	$(Q)$(TALLY) $@ 900 tests/conform/run.sh long $^
 
 CHECK_TARGETS += conform
 TEST_TARGETS += conform-long

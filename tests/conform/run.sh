@@ -3,7 +3,8 @@
 #
 # tests/conform/run.sh short|long FABRIC_CONFORM DSM_NODES - the suites that every backend and mapping must pass.
 #
-# short     Each backend's suite, and a few runs of the memory over it.   long  More runs of the memory, longer.
+# short     The suites of tcp and shm, and a few runs of the memory over them.
+# long      The suites of the backends that are plugins, and more and longer runs of the memory over all.
 # Counts    Each case of a suite, each run of the memory.  userfaultfd may be forbidden here: those runs are skipped.
 # verbs     Without a device, the fake libibverbs (tests/mock) stands in: "verbs (mock)".
 set -u
@@ -46,6 +47,12 @@ done
 first=
 for backend in $("$fabric" list); do
 	library=
+	case $length/$backend in
+	short/tcp | short/shm) suites=yes ;;
+	short/*) continue ;;
+	*/tcp | */shm) suites= ;;
+	*) suites=yes ;;
+	esac
 	timeout 20 "$fabric" "$backend" no-case >"$out" 2>&1
 	if [ $? = 77 ]; then # no library or no device: the program says so
 		grep SKIP "$out"
@@ -54,7 +61,7 @@ for backend in $("$fabric" list); do
 		library=$(dirname "$fabric")/../mock
 	fi
 	first=${first:-$backend}
-	[ "$length" = short ] && suite "$backend"
+	[ -n "$suites" ] && suite "$backend"
 	for mapping in $mappings; do
 		if [ "$length" = short ]; then
 			# The backend makes no difference to how a page is mapped: each mapping on one, two of them on all.
@@ -75,7 +82,8 @@ for backend in $("$fabric" list); do
 		# Long: every mapping over the first backend, two over the others; unum-stress goes over all of them, too.
 		case $backend/$mapping in
 		"$first"/*) seeds="1 2" ;;
-		*/tlb | */uffd) seeds=1 ;;
+		shm/tlb | shm/uffd) seeds=1 ;;
+		*/tlb | */uffd) seeds= ;;
 		*) continue ;;
 		esac
 		for seed in $seeds; do
@@ -85,6 +93,9 @@ for backend in $("$fabric" list); do
 			memory "$mapping" "$backend" 3 2 5000 "$seed" 0 16
 			memory "$mapping" "$backend" 2 2 500 "$seed" 100000
 		done
+		[ -n "$seeds" ] && continue
+		memory "$mapping" "$backend" 3 2 5000 1
+		memory "$mapping" "$backend" 3 2 3000 2 0 16
 	done
 done
 echo "$passed passed, $failed failed, $skipped skipped"

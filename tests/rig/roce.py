@@ -211,7 +211,8 @@ def vms(a, me, other, names):
 def inside(a):
     me = a.inside
     # docs/running.md, soft-RoCE: UCX wants an IPv6 address.  Its 40 MiB of receive buffers a node are too much in here.
-    os.environ.update(UCX_IB_GID_INDEX="0", UCX_RC_RX_QUEUE_LEN="512", UCX_UD_RX_QUEUE_LEN="512")
+    os.environ.update(UCX_IB_GID_INDEX="0", UCX_RC_VERBS_RX_QUEUE_LEN="512",
+                      UCX_UD_VERBS_RX_QUEUE_LEN="512")
     network_up(me)
     other = meet(me)
     for backend in CONFORM[me]:
