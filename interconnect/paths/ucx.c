@@ -12,7 +12,6 @@
  */
 #include "interconnect/paths/slots.h"
 
-#include "base/clock.h"
 #include "base/log.h"
 
 #include <stdlib.h>
@@ -20,7 +19,6 @@
 #include <ucp/api/ucp.h>
 
 #define AM_ID 0
-#define QUIET_NS (50 * NS_PER_MS)
 
 struct port {
 	struct ic_path *slots;
@@ -209,27 +207,11 @@ static int ucx_link_connect(struct port_link *l, const uint8_t *offer, uint16_t 
 	return status == UCS_OK ? 0 : failed("endpoint", status);
 }
 
-/* UCX 1.13 aborts when an endpoint is closed whose part of connecting waits to be sent: gives it a while to leave. */
-static void quiet_wait(struct port_link *l)
-{
-	ucp_request_param_t param = { 0 };
-	uint64_t until = clock_now_ns() + QUIET_NS;
-	void *request = ucp_ep_flush_nbx(l->ep, &param);
-
-	if (!UCS_PTR_IS_PTR(request))
-		return;
-	while (ucp_request_check_status(request) == UCS_INPROGRESS && clock_now_ns() < until)
-		ucp_worker_progress(l->p->worker);
-	ucp_request_free(request);
-}
-
 static void ucx_link_close(struct port_link *l)
 {
 	ucp_request_param_t param = { .op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS, .flags = UCP_EP_CLOSE_FLAG_FORCE };
 	void *request;
 
-	if (l->ep && !l->broken)
-		quiet_wait(l);
 	l->broken = true; /* on_error has nothing to add */
 	request = l->ep ? ucp_ep_close_nbx(l->ep, &param) : NULL;
 	for (struct port_link **at = &l->p->failed; *at; at = &(*at)->next_failed)

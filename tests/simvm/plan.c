@@ -8,7 +8,7 @@
 
 #include <stdio.h>
 
-#define LIMIT_NS (4 * NS_PER_S) /* the slowest takes one */
+#define LIMIT_NS (2 * NS_PER_S) /* the slowest takes one */
 
 /* Small counts: on nodes that take turns every access to a shared page is a journey. */
 static const struct {
