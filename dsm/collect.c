@@ -15,8 +15,9 @@
 #include "base/assert.h"
 #include "base/clock.h"
 
-/* How long all of them stay once the last one is there: a thread may have lost its CPU meanwhile. */
-#define KEEP_NS (10 * NS_PER_MS)
+/* How long all of them stay once the last one is there: enough to be woken and to try the instruction.  Everybody else
+ * waits meanwhile: 10 ms here doubled the time of a boot. */
+#define KEEP_NS (300 * NS_PER_US)
 
 static void add(struct collection *c, uint32_t page, enum dsm_right right)
 {
@@ -88,7 +89,8 @@ int collect(struct dsm *d, const struct recents *rs, uint64_t deadline_ns, bool 
 	for (unsigned i = 0; i < RECENT; i++)
 		if (rs->slot[i].d == d && rs->slot[i].chain == rs->chain)
 			add(&c, dir_page(&d->dir, rs->slot[i].gfn), rs->slot[i].right);
-	if (!begin(d, &c))
+	/* One page needs no others: whoever spins on it is in nobody's way. */
+	if (c.count < 2 || !begin(d, &c))
 		return -ENOBUFS;
 	for (unsigned i = 0; !err && i < c.count; i++) {
 		struct waiter w = { .page = c.page[i], .right = c.right[i], .pin_for = &c };
