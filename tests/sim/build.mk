@@ -7,6 +7,6 @@ $(call test_prog,tests/sim/sim,tests/sim/sim_main.c tests/sim/sim.c tests/sim/si
 
 .PHONY: sim
 sim: $(B)/tests/sim/sim
-	$(Q)$(TALLY) $@ 120 $< --seeds $(SEEDS)
+	$(Q)$(TALLY) $@ 120 sh -c "$< --growth && $< --seeds $(SEEDS)"
 
 CHECK_TARGETS += sim
