@@ -29,7 +29,7 @@ status=$(cat "$log.status" 2>/dev/null || echo 1)
 seconds=$(($(date +%s) - began))
 rm -f "$log.pid" "$log.status"
 
-counts=$(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$log" | tail -n 1)
+counts=$(grep -aE '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$log" | tail -n 1)
 set -- ${counts:-0 passed, 0 failed, 0 skipped}
 passed=$1 failed=$3 skipped=$5
 [ "$status" -eq 124 ] && echo "$tier: not done after $limit s"
