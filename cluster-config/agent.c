@@ -130,6 +130,7 @@ static void slice_message(void *arg, const struct cc_msg *msg)
 	case CC_MSG_CONSOLE:
 	case CC_MSG_PROGRESS:
 	case CC_MSG_STATS:
+	case CC_MSG_ANSWER:
 		break;
 	default:
 		log_warn("agent: vm %s: the slice sent %s", s->vm_name, cc_msg_name(msg->type));
@@ -235,7 +236,7 @@ static void prepare(struct session *s, const struct cc_msg *msg)
 		session_failed(s, text);
 		return;
 	}
-	if (!lend(s, spec, text, sizeof(text))) {
+	if (!spec->probe && !lend(s, spec, text, sizeof(text))) {
 		session_failed(s, text);
 		return;
 	}
@@ -268,7 +269,7 @@ static void host_tell(void *arg, const char *facts, const char *why)
 /* Looks anew each time: rights and module parameters are mended while agents run. */
 static void ask(struct session *s, const struct cc_ask *a)
 {
-	int err = cc_probe_start(s->agent->loop, s->agent->cfg.slice_path, a->kernel, host_tell, s,
+	int err = cc_probe_start(s->agent->loop, s->agent->cfg.slice_path, a, host_tell, s,
 				 &s->probe);
 
 	if (err)
@@ -307,6 +308,7 @@ static bool session_step(struct session *s, const struct cc_msg *msg)
 		forward(s, msg);
 		return true;
 	case CC_MSG_CONSOLE:
+	case CC_MSG_ORDER:
 	case CC_MSG_STOP:
 		if (s->phase < SESSION_STARTING)
 			return false;

@@ -23,7 +23,8 @@ static const char *const msg_names[CC_MSG_TYPES] = {
 	[CC_MSG_READY] = "ready",       [CC_MSG_RUN] = "run",       [CC_MSG_CONSOLE] = "console",
 	[CC_MSG_PROGRESS] = "progress", [CC_MSG_ENDED] = "ended",   [CC_MSG_STATS] = "stats",
 	[CC_MSG_STOP] = "stop",         [CC_MSG_PING] = "ping",     [CC_MSG_PONG] = "pong",
-	[CC_MSG_ASK] = "ask",           [CC_MSG_HOST] = "host",
+	[CC_MSG_ASK] = "ask",           [CC_MSG_HOST] = "host",     [CC_MSG_ORDER] = "order",
+	[CC_MSG_ANSWER] = "answer",
 };
 
 static const char *const end_names[CC_ENDS] = {
@@ -131,6 +132,8 @@ static int prepare_encode(const struct cc_vm_spec *s, Unum__Msg *msg, uint8_t **
 	p->pb.fabric_backend = str(s->fabric_backend);
 	p->pb.fabric_device = str(s->fabric_device);
 	p->pb.fabric_listen = str(s->fabric_listen);
+	p->pb.chaos = s->chaos;
+	p->pb.probe = s->probe;
 	p->pb.dead_after_ms = s->dead_after_ms;
 	msg->prepare = &p->pb;
 	err = frame_pack(msg, frame, len);
@@ -161,7 +164,11 @@ static int connect_encode(const struct cc_connect *c, Unum__Msg *msg, uint8_t **
 		X(pages_received) X(invalidations_received) X(latency_p50_ns) X(latency_p99_ns) \
 			X(ipis_sent_remote) X(ipis_received_remote) X(mmio_remote) X(exits)     \
 				X(msgs_sent) X(msgs_received) X(bytes_sent) X(bytes_received)   \
-					X(refused) X(guest_ns)
+					X(refused) X(guest_ns)                                  \
+	X(moved_in) X(moved_out) X(moves_returned) X(moves_refused) X(snapshot_bytes)           \
+	X(stop_p50_ns) X(stop_p99_ns) X(capture_p50_ns) X(capture_p99_ns) X(send_p50_ns)        \
+	X(send_p99_ns) X(restore_p50_ns) X(restore_p99_ns) X(resume_p50_ns) X(resume_p99_ns)    \
+	X(pause_p50_ns) X(pause_p99_ns)
 
 static int stats_encode(const struct cc_stats *s, Unum__Msg *msg, uint8_t **frame, size_t *len)
 {
@@ -212,12 +219,44 @@ static int empty_encode(Unum__Empty **slot, Unum__Msg *msg, uint8_t **frame, siz
 	return frame_pack(msg, frame, len);
 }
 
+static int order_encode(const struct cc_order *o, Unum__Msg *msg, uint8_t **frame, size_t *len)
+{
+	Unum__Order pb = UNUM__ORDER__INIT;
+
+	pb.id = o->id;
+	pb.kind = o->kind;
+	pb.vcpu = o->vcpu;
+	pb.node = o->node;
+	pb.mode = o->mode;
+	pb.dry_run = o->dry_run;
+	pb.name = str(o->name);
+	msg->order = &pb;
+	return frame_pack(msg, frame, len);
+}
+
+static int answer_encode(const struct cc_answer *a, Unum__Msg *msg, uint8_t **frame, size_t *len)
+{
+	Unum__Answer pb = UNUM__ANSWER__INIT;
+
+	pb.id = a->id;
+	pb.last = a->last;
+	pb.ok = a->ok;
+	pb.vcpu = a->vcpu;
+	pb.from = a->from;
+	pb.to = a->to;
+	pb.pause_ns = a->pause_ns;
+	pb.text = str(a->text);
+	msg->answer = &pb;
+	return frame_pack(msg, frame, len);
+}
+
 static int small_encode(const struct cc_msg *in, Unum__Msg *msg, uint8_t **frame, size_t *len)
 {
 	Unum__Hello hello = UNUM__HELLO__INIT;
 	Unum__Prepared prepared = UNUM__PREPARED__INIT;
 	Unum__Console console = UNUM__CONSOLE__INIT;
 	Unum__Ended ended = UNUM__ENDED__INIT;
+	Unum__Ask ask = UNUM__ASK__INIT;
 	Unum__Host host = UNUM__HOST__INIT;
 
 	switch (in->type) {
@@ -234,6 +273,11 @@ static int small_encode(const struct cc_msg *in, Unum__Msg *msg, uint8_t **frame
 		console.data =
 			(ProtobufCBinaryData){ in->console.len, (uint8_t *)in->console.data };
 		msg->console = &console;
+		break;
+	case CC_MSG_ASK:
+		ask.kernel = str(in->ask.kernel);
+		ask.fabric = in->ask.fabric;
+		msg->ask = &ask;
 		break;
 	case CC_MSG_HOST:
 		host.facts = str(in->host.facts);
@@ -260,6 +304,7 @@ static const Unum__Msg__KindCase kind_of[CC_MSG_TYPES] = {
 	[CC_MSG_STATS] = UNUM__MSG__KIND_STATS,       [CC_MSG_STOP] = UNUM__MSG__KIND_STOP,
 	[CC_MSG_PING] = UNUM__MSG__KIND_PING,         [CC_MSG_PONG] = UNUM__MSG__KIND_PONG,
 	[CC_MSG_ASK] = UNUM__MSG__KIND_ASK,           [CC_MSG_HOST] = UNUM__MSG__KIND_HOST,
+	[CC_MSG_ORDER] = UNUM__MSG__KIND_ORDER,       [CC_MSG_ANSWER] = UNUM__MSG__KIND_ANSWER,
 };
 
 int cc_msg_encode(const struct cc_msg *in, uint8_t **frame, size_t *len)
@@ -279,8 +324,10 @@ int cc_msg_encode(const struct cc_msg *in, uint8_t **frame, size_t *len)
 		return text_encode(in->failed.text, &msg.failed, &msg, frame, len);
 	case CC_MSG_PROGRESS:
 		return text_encode(in->progress.text, &msg.progress, &msg, frame, len);
-	case CC_MSG_ASK:
-		return text_encode(in->ask.kernel, &msg.ask, &msg, frame, len);
+	case CC_MSG_ORDER:
+		return order_encode(&in->order, &msg, frame, len);
+	case CC_MSG_ANSWER:
+		return answer_encode(&in->answer, &msg, frame, len);
 	case CC_MSG_PING:
 		return seq_encode(in->ping.seq, &msg.ping, &msg, frame, len);
 	case CC_MSG_PONG:
@@ -381,6 +428,8 @@ static bool prepare_decode(const Unum__Prepare *pb, struct cc_vm_spec *s)
 	s->fabric_backend = pb->fabric_backend;
 	s->fabric_device = pb->fabric_device;
 	s->fabric_listen = pb->fabric_listen;
+	s->chaos = pb->chaos;
+	s->probe = pb->probe;
 	s->dead_after_ms = pb->dead_after_ms;
 	return ranges_decode(pb, s) && devices_decode(pb, s);
 }
@@ -417,6 +466,24 @@ static bool ended_decode(const Unum__Ended *pb, struct cc_ended *e)
 	if (pb->reason >= CC_ENDS || pb->node >= NODES_MAX)
 		return false;
 	*e = (struct cc_ended){ (enum cc_end)pb->reason, (node_id)pb->node, pb->text, pb->dump };
+	return true;
+}
+
+static bool order_decode(const Unum__Order *pb, struct cc_order *o)
+{
+	if (pb->kind >= CC_ORDERS || pb->vcpu >= VCPUS_MAX || pb->node >= NODES_MAX || pb->id >> 48)
+		return false;
+	*o = (struct cc_order){ pb->id,	  (enum cc_order_kind)pb->kind, pb->vcpu, (node_id)pb->node,
+				pb->mode, pb->dry_run,			pb->name };
+	return true;
+}
+
+static bool answer_decode(const Unum__Answer *pb, struct cc_answer *a)
+{
+	if (pb->vcpu >= VCPUS_MAX || pb->from >= NODES_MAX || pb->to >= NODES_MAX || pb->id >> 48)
+		return false;
+	*a = (struct cc_answer){ pb->id,	    pb->last,		pb->ok,	      pb->vcpu,
+				 (node_id)pb->from, (node_id)pb->to, pb->pause_ns, pb->text };
 	return true;
 }
 
@@ -457,11 +524,15 @@ static bool kind_decode(const Unum__Msg *pb, struct cc_msg *m)
 	case CC_MSG_STATS:
 		return stats_decode(pb->stats, &m->stats);
 	case CC_MSG_ASK:
-		m->ask.kernel = pb->ask->text;
+		m->ask = (struct cc_ask){ pb->ask->kernel, pb->ask->fabric };
 		return true;
 	case CC_MSG_HOST:
 		m->host = (struct cc_host_text){ pb->host->facts, pb->host->why };
 		return true;
+	case CC_MSG_ORDER:
+		return order_decode(pb->order, &m->order);
+	case CC_MSG_ANSWER:
+		return answer_decode(pb->answer, &m->answer);
 	case CC_MSG_PING:
 		m->ping.seq = pb->ping->seq;
 		return true;

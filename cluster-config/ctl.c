@@ -101,7 +101,7 @@ void cc_peer_failed(struct peer *p, const char *text)
 
 	c->ops->on_trouble(c->arg, cc_peer_node(p), text);
 	c->failed = true;
-	if (c->phase == CC_CTL_JOIN || c->survey)
+	if (c->phase == CC_CTL_JOIN || cc_ctl_surveys(c))
 		return;
 	c->result = CC_CTL_NOT_STARTED;
 	over(c);
@@ -143,6 +143,12 @@ static void prepare_send(struct peer *p)
 	snprintf(listen, sizeof(listen), strchr(cc_peer_node(p)->address, ':') ? v6 : v4,
 		 cc_peer_node(p)->address);
 	spec->fabric_listen = listen;
+	if (c->fabric.backend) {
+		spec->fabric_backend = c->fabric.backend;
+		spec->fabric_device = c->fabric.device[p->self];
+	}
+	spec->chaos = c->chaos;
+	spec->probe = c->mode == CC_CTL_PROBE;
 	cc_peer_send(p, &msg);
 }
 
@@ -178,7 +184,7 @@ static void ask_check(struct cc_ctl *c)
 	for (unsigned i = 0; i < c->peers; i++)
 		if (c->peer[i].state == PEER_JOINED)
 			return;
-	if (c->survey) {
+	if (cc_ctl_surveys(c)) {
 		c->result = CC_CTL_SURVEYED;
 		over(c);
 	} else if (cc_ctl_choose(c)) {
@@ -194,7 +200,7 @@ static void join_check(struct cc_ctl *c)
 	for (unsigned i = 0; i < c->peers; i++)
 		if (c->peer[i].state == PEER_JOINING)
 			return;
-	if (c->failed && !c->survey) {
+	if (c->failed && !cc_ctl_surveys(c)) {
 		over(c);
 	} else if (cc_ctl_ask(c)) {
 		c->phase = CC_CTL_ASK;
@@ -249,6 +255,10 @@ static void run_message(struct peer *p, const struct cc_msg *msg)
 		break;
 	case CC_MSG_STATS:
 		stats_take(p, &msg->stats);
+		break;
+	case CC_MSG_ANSWER:
+		if (c->ops->on_answer)
+			c->ops->on_answer(c->arg, &msg->answer);
 		break;
 	default:
 		log_warn("ctl: node %s sent %s out of turn", cc_peer_node(p)->name,
@@ -402,7 +412,7 @@ static int peer_connect(struct peer *p, const char **why)
 }
 
 int cc_ctl_open(struct cc_loop *loop, const struct cc_topology *t, const struct cc_vm *vm,
-		bool survey, struct cc_tls *tls, const struct cc_ctl_ops *ops, void *arg,
+		enum cc_ctl_mode mode, struct cc_tls *tls, const struct cc_ctl_ops *ops, void *arg,
 		struct cc_ctl **out)
 {
 	struct cc_ctl *c = calloc(1, sizeof(*c));
@@ -411,7 +421,7 @@ int cc_ctl_open(struct cc_loop *loop, const struct cc_topology *t, const struct 
 	if (!c)
 		return -ENOMEM;
 	*c = (struct cc_ctl){
-		.loop = loop, .t = t, .vm = vm, .survey = survey, .tls = tls, .ops = ops, .arg = arg
+		.loop = loop, .t = t, .vm = vm, .mode = mode, .tls = tls, .ops = ops, .arg = arg
 	};
 	if (getrandom(&c->vm_id, sizeof(c->vm_id), 0) != sizeof(c->vm_id) ||
 	    getrandom(c->vm_key, CC_KEY_BYTES, 0) != CC_KEY_BYTES ||
@@ -437,6 +447,11 @@ int cc_ctl_open(struct cc_loop *loop, const struct cc_topology *t, const struct 
 	join_check(c);
 	*out = c;
 	return 0;
+}
+
+void cc_ctl_chaos(struct cc_ctl *c, uint64_t seed)
+{
+	c->chaos = seed;
 }
 
 void cc_ctl_close(struct cc_ctl *c)
@@ -514,6 +529,13 @@ void cc_ctl_tick(struct cc_ctl *c)
 static struct peer *console_peer(const struct cc_ctl *c)
 {
 	return (struct peer *)&c->peer[cc_spec_node(c->vm, c->vm->console_node)];
+}
+
+bool cc_ctl_order(struct cc_ctl *c, const struct cc_order *o)
+{
+	if (c->phase == CC_CTL_RUN)
+		cc_peer_send(&c->peer[0], &(struct cc_msg){ .type = CC_MSG_ORDER, .order = *o });
+	return c->phase == CC_CTL_RUN;
 }
 
 void cc_ctl_console(struct cc_ctl *c, const uint8_t *data, size_t len)

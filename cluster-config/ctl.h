@@ -17,6 +17,14 @@
 #include "cluster-config/loop.h"
 #include "cluster-config/tls.h"
 
+/* What is wanted of the nodes of a VM. */
+enum cc_ctl_mode {
+	CC_CTL_VM,     /* that they run it */
+	CC_CTL_SURVEY, /* only that their hosts tell what they can do; a node that fails is no reason to end */
+	CC_CTL_FABRIC, /* the same, of what joins them, in detail */
+	CC_CTL_PROBE,  /* that the fabric between them is measured: the report is the console */
+};
+
 enum cc_ctl_phase {
 	CC_CTL_JOIN,
 	CC_CTL_ASK, /* what can the hosts do? */
@@ -46,19 +54,23 @@ struct cc_ctl_ops {
 	/* A line about what is wrong at a node; mark: its place in the topology file. */
 	void (*on_trouble)(void *arg, const struct cc_node *node, const char *text);
 	void (*on_run)(void *arg); /* the guest runs from now on */
+	void (*on_answer)(void *arg, const struct cc_answer *a); /* to cc_ctl_order; NULL: none are given */
 };
 
 struct cc_ctl;
 
-/* All borrowed until cc_ctl_close.  survey: the VM's nodes are only asked what their hosts can do, and a
- * node that fails is no reason to end. */
+/* All borrowed until cc_ctl_close. */
 MUST_CHECK int cc_ctl_open(struct cc_loop *loop, const struct cc_topology *t,
-			   const struct cc_vm *vm, bool survey, struct cc_tls *tls,
+			   const struct cc_vm *vm, enum cc_ctl_mode mode, struct cc_tls *tls,
 			   const struct cc_ctl_ops *ops, void *arg, struct cc_ctl **out);
+/* The network between the nodes is to be bad, by this seed (ic_config.chaos); before the first tick. */
+void cc_ctl_chaos(struct cc_ctl *c, uint64_t seed);
 /* At least every CC_CTL_TICK_MS. */
 void cc_ctl_tick(struct cc_ctl *c);
 /* Ends the VM, or the start of it, because the user wants so. */
 void cc_ctl_stop(struct cc_ctl *c);
+/* Something is to change while the VM runs; answered by on_answer unless the VM ends.  False: it does not run. */
+bool cc_ctl_order(struct cc_ctl *c, const struct cc_order *o);
 /* To the guest; before RUN it is dropped. */
 void cc_ctl_console(struct cc_ctl *c, const uint8_t *data, size_t len);
 /* So much console input waits that no more should be read from the terminal for a while. */

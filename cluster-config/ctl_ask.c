@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cluster-config/ctl_ask.c - asks the hosts of a VM what they can do, and chooses its engine; see ctl.h. */
+/* cluster-config/ctl_ask.c - asks the hosts of a VM what they can do, and chooses its engine and its fabric; see ctl.h. */
+#include "cluster-config/core/spec.h"
 #include "cluster-config/ctl_priv.h"
 
 #include <stdio.h>
@@ -7,16 +8,27 @@
 
 #define LINE_MAX_BYTES 700
 
+static bool engine_open(const struct cc_ctl *c)
+{
+	return c->vm->engine != CC_ENGINE_BT;
+}
+
+static bool fabric_open(const struct cc_ctl *c)
+{
+	return c->peers > 1 && !strcmp(cc_spec_backend(c->t, c->vm), "auto");
+}
+
 bool cc_ctl_ask(struct cc_ctl *c)
 {
 	struct cc_msg msg = { .type = CC_MSG_ASK };
 	char kernel[PATH_MAX];
 
-	if (!c->survey && c->vm->engine == CC_ENGINE_BT)
+	if (!cc_ctl_surveys(c) && !engine_open(c) && !fabric_open(c))
 		return false;
+	msg.ask.fabric = c->mode == CC_CTL_FABRIC;
 	for (unsigned i = 0; i < c->peers; i++) {
 		/* The kernel lies on the boot node, node 0. */
-		msg.ask.kernel = i || c->survey ? "" : cc_ctl_path(c, c->vm->kernel, kernel);
+		msg.ask.kernel = i || cc_ctl_surveys(c) ? "" : cc_ctl_path(c, c->vm->kernel, kernel);
 		cc_peer_send(&c->peer[i], &msg);
 	}
 	return true;
@@ -79,7 +91,7 @@ static void features_choose(struct cc_ctl *c)
 	cc_words_common(list, c->peers, c->features);
 }
 
-bool cc_ctl_choose(struct cc_ctl *c)
+static bool engine_choose(struct cc_ctl *c)
 {
 	const struct cc_facts *facts[NODES_MAX] = { &c->peer[0].host.facts };
 	struct cc_wish wish = { .engine = c->vm->engine, .faults = c->vm->faults };
@@ -99,5 +111,32 @@ bool cc_ctl_choose(struct cc_ctl *c)
 	if (c->engine == CC_ENGINE_KVM)
 		features_choose(c);
 	choice_tell(c, &wish, &no);
+	return true;
+}
+
+static void fabric_choose(struct cc_ctl *c)
+{
+	const struct cc_fabric_facts *facts[NODES_MAX] = { NULL };
+	const char *name[NODES_MAX] = { NULL }, *device[NODES_MAX] = { NULL };
+	char line[LINE_MAX_BYTES];
+
+	for (unsigned i = 0; i < c->peers; i++) {
+		const struct cc_node *node = cc_peer_node(&c->peer[i]);
+
+		facts[i] = &c->peer[i].host.fabric;
+		name[i] = node->name;
+		device[i] = node->fabric_device ? node->fabric_device : "";
+	}
+	cc_fabric_choose(facts, name, device, c->peers, &c->fabric);
+	snprintf(line, sizeof(line), "fabric: %s (%s)", c->fabric.backend, c->fabric.why);
+	c->ops->on_progress(c->arg, "", line);
+}
+
+bool cc_ctl_choose(struct cc_ctl *c)
+{
+	if (engine_open(c) && !engine_choose(c))
+		return false;
+	if (fabric_open(c))
+		fabric_choose(c);
 	return true;
 }

@@ -38,7 +38,8 @@ struct cc_ctl {
 	struct cc_loop *loop;
 	const struct cc_topology *t;
 	const struct cc_vm *vm;
-	bool survey; /* no VM is wanted, only what the hosts can do */
+	enum cc_ctl_mode mode;
+	uint64_t chaos; /* 0: none */
 	struct cc_tls *tls;
 	const struct cc_ctl_ops *ops;
 	void *arg;
@@ -54,6 +55,7 @@ struct cc_ctl {
 	enum cc_engine engine;
 	bool private_tables;
 	char features[CC_FEATURES_MAX];
+	struct cc_fabric_choice fabric; /* backend NULL: as the topology says */
 	char refusal[32]; /* CC_CTL_REFUSED: the word */
 	unsigned peers;
 	struct peer peer[NODES_MAX];
@@ -72,10 +74,15 @@ static inline void cc_peer_send(struct peer *p, const struct cc_msg *msg)
 
 /* Trouble before RUN.  While joining, the others go on, so that all troubles are told at once. */
 void cc_peer_failed(struct peer *p, const char *text);
+/* No VM is wanted, only what the hosts can do. */
+static inline bool cc_ctl_surveys(const struct cc_ctl *c)
+{
+	return c->mode == CC_CTL_SURVEY || c->mode == CC_CTL_FABRIC;
+}
 /* Absolute, as this process sees it; "" stays.  The result may be `path` or `out`. */
 const char *cc_ctl_path(const struct cc_ctl *c, const char *path, char out[static PATH_MAX]);
 
-/* Asks all peers that are there.  False: there is nothing to ask, the engine is told. */
+/* Asks all peers that are there.  False: there is nothing to ask, engine and fabric are told. */
 bool cc_ctl_ask(struct cc_ctl *c);
 void cc_peer_host(struct peer *p, const struct cc_host_text *text);
 /* Once all have told.  False: no engine can be had; the troubles are told. */

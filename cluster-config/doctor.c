@@ -2,8 +2,7 @@
 /*
  * cluster-config/doctor.c - `unum doctor`; see doctor.h.
  *
- * What      This host is asked through a slice program of its own, others through their agents.  The
- *           slice program has found words for each host; what only shows when hosts lie side by side
+ * What      The slice program has found words for each host; what only shows when hosts lie side by side
  *           is found here.
  * Owns      The event loop, the connections.
  * I/O       stdout; a child process, control connections.
@@ -11,23 +10,18 @@
 #include "cluster-config/doctor.h"
 
 #include "base/log.h"
-#include "cluster-config/ctl.h"
 #include "cluster-config/files.h"
-#include "cluster-config/probe.h"
 #include "cluster-config/run.h"
-#include "cluster-config/spawn.h"
 
-#include <limits.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-#define POLL_MS 20
 #define TSC_TOLERANCE 1000u /* 1 / this part; hv/time.c refuses more */
 
 struct doctor {
-	const struct cc_doctor_options *o;
+	const struct cc_survey_options *o;
 	struct cc_loop loop;
 	json_t *hosts; /* what is told in the end */
 	struct cc_facts facts[NODES_MAX];
@@ -35,7 +29,6 @@ struct doctor {
 	unsigned count;
 	int status;
 	struct cc_host here;
-	bool here_told;
 };
 
 static void status_raise(struct doctor *d, int status)
@@ -60,19 +53,6 @@ static void engine_print(const char *what, const struct cc_offer *o)
 		       cc_fix_mends(o->fix) ? o->fix : "");
 }
 
-static void findings_print(const json_t *list)
-{
-	size_t i;
-	json_t *f;
-
-	json_array_foreach(list, i, f)
-	{
-		printf("  %-8s %s\n", cc_json_text(f, "level"), cc_json_text(f, "text"));
-		if (*cc_json_text(f, "fix"))
-			printf("           fix: %s\n", cc_json_text(f, "fix"));
-	}
-}
-
 /* `lead` is what is printed of it before its own name. */
 static void host_show(struct doctor *d, const char *lead, const struct cc_host *h)
 {
@@ -88,7 +68,7 @@ static void host_show(struct doctor *d, const char *lead, const struct cc_host *
 		return;
 	}
 	if (!d->o->json) {
-		findings_print(json_object_get(h->json, "findings"));
+		cc_findings_print(json_object_get(h->json, "findings"));
 		engine_print("one node", &f->offer[CC_SPAN_ONE]);
 		engine_print("several nodes", &f->offer[CC_SPAN_SEVERAL]);
 		engine_print("several nodes, no shared page tables", &f->offer[CC_SPAN_PRIVATE]);
@@ -115,50 +95,16 @@ static void host_add(struct doctor *d, const char *node, const struct cc_host *h
 
 /* --- this host -------------------------------------------------------------------------------- */
 
-static void here_take(void *arg, const char *facts, const char *why)
-{
-	struct doctor *d = arg;
-
-	cc_host_read(&d->here, facts, why);
-	d->here_told = true;
-}
-
 static void here_ask(struct doctor *d)
 {
-	char path[PATH_MAX];
-	struct cc_probe *probe = NULL;
-	int err = 0;
+	static const struct cc_ask host = { .kernel = "" };
 
-	if (!d->o->slice_path)
-		err = cc_program_path("unum-slice", path, sizeof(path));
-	if (!err)
-		err = cc_probe_start(&d->loop, d->o->slice_path ? d->o->slice_path : path, "",
-				     here_take, d, &probe);
-	if (err)
-		here_take(d, "", strerror(-err));
-	while (!d->here_told) {
-		cc_loop_once(&d->loop, POLL_MS);
-		cc_probe_tick(probe, clock_now_ns());
-	}
-	cc_probe_free(probe);
+	cc_survey_here(&d->loop, d->o->slice_path, &host, &d->here);
 	host_add(d, NULL, &d->here);
 	host_show(d, "this host: ", &d->here);
 }
 
 /* --- hosts of a topology ---------------------------------------------------------------------- */
-
-static void on_console(void *arg, const uint8_t *data, size_t len)
-{
-	(void)arg;
-	(void)data;
-	(void)len;
-}
-
-static void on_progress(void *arg, const char *node, const char *text)
-{
-	(void)arg;
-	fprintf(stderr, "unum: %s: %s\n", node, text);
-}
 
 static void on_trouble(void *arg, const struct cc_node *node, const char *text)
 {
@@ -171,35 +117,15 @@ static void on_trouble(void *arg, const struct cc_node *node, const char *text)
 	status_raise(d, CC_EXIT_USAGE);
 }
 
-static void on_run(void *arg)
-{
-	(void)arg;
-}
-
-/* A VM on all nodes, that is never started. */
-static struct cc_vm everywhere(const struct cc_topology *t)
-{
-	struct cc_vm vm = { .name = "doctor", .shares = t->nodes };
-
-	for (unsigned i = 0; i < t->nodes; i++)
-		vm.share[i].node = i;
-	return vm;
-}
-
 static int agents_ask(struct doctor *d, const struct cc_vm *vm, struct cc_tls *tls,
 		      struct cc_ctl **out)
 {
-	static const struct cc_ctl_ops ops = { on_console, on_progress, on_trouble, on_run };
 	const struct cc_topology *t = d->o->t;
 	char lead[CC_NAME_MAX + 16];
-	int err = cc_ctl_open(&d->loop, t, vm, true, tls, &ops, d, out);
+	int err = cc_survey_nodes(&d->loop, t, vm, CC_CTL_SURVEY, tls, on_trouble, d, out);
 
 	if (err)
 		return err;
-	while (cc_ctl_phase(*out) != CC_CTL_OVER) {
-		cc_loop_once(&d->loop, POLL_MS);
-		cc_ctl_tick(*out);
-	}
 	for (unsigned i = 0; i < vm->shares; i++) {
 		const struct cc_host *h = cc_ctl_host(*out, i);
 
@@ -319,7 +245,7 @@ static void together_print(const json_t *together)
 	const char *fix;
 
 	printf("all of them\n");
-	findings_print(json_object_get(together, "findings"));
+	cc_findings_print(json_object_get(together, "findings"));
 	printf("a VM on several of these nodes: engine %s", cc_json_text(several, "engine"));
 	fix = cc_json_text(several, "fix");
 	if (*cc_json_text(several, "refusal"))
@@ -357,7 +283,7 @@ static int doctor_run(struct doctor *d)
 	if (!d->o->t || !here_is_node(d->o->t))
 		here_ask(d);
 	if (d->o->t) {
-		vm = everywhere(d->o->t);
+		vm = cc_survey_vm(d->o->t);
 		err = cc_tls_open(&tls, &d->o->key);
 		if (err)
 			return err;
@@ -372,7 +298,7 @@ static int doctor_run(struct doctor *d)
 	return err;
 }
 
-int cc_doctor(const struct cc_doctor_options *o)
+int cc_doctor(const struct cc_survey_options *o)
 {
 	struct doctor d = { .o = o, .hosts = json_array() };
 	int err = d.hosts ? cc_loop_open(&d.loop) : -ENOMEM;

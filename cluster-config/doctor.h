@@ -7,17 +7,10 @@
 #ifndef CC_DOCTOR_H
 #define CC_DOCTOR_H
 
-#include "cluster-config/tls.h"
-
-struct cc_doctor_options {
-	const struct cc_topology *t; /* NULL: this host only */
-	struct cc_key key;           /* of the agents of `t` */
-	const char *slice_path;      /* NULL: beside unum */
-	bool json;
-};
+#include "cluster-config/survey.h"
 
 /* Exit status: CC_EXIT_OK when a VM can run on each of these hosts by itself, CC_EXIT_REFUSED when not,
  * CC_EXIT_USAGE when one could not be asked. */
-int cc_doctor(const struct cc_doctor_options *o);
+int cc_doctor(const struct cc_survey_options *o);
 
 #endif

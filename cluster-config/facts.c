@@ -49,6 +49,25 @@ static bool offer_read(const json_t *json, const char *span, struct cc_offer *o)
 	return false;
 }
 
+static void fabric_read(const struct cc_host *h, struct cc_fabric_facts *f)
+{
+	const json_t *ports = json_at(h->json, "fabric.ports"), *p;
+	size_t i;
+
+	f->host = cc_json_text(h->json, "fabric.host");
+	f->unknown = *f->host ? "" : *h->unknown ? h->unknown : "what joins it to others is not known";
+	json_array_foreach(ports, i, p)
+	{
+		if (f->rdmas == CC_RDMA_PORTS_MAX)
+			break;
+		f->rdma[f->rdmas++] = (struct cc_rdma_port){ .device = cc_json_text(p, "device"),
+							     .network = cc_json_text(p, "network"),
+							     .ok = json_is_true(json_at(p, "usable.ok")) &&
+								   *cc_json_text(p, "network"),
+							     .why = cc_json_text(p, "usable.why") };
+	}
+}
+
 void cc_host_read(struct cc_host *h, const char *facts, const char *why)
 {
 	static const char *const spans[CC_SPANS] = { "one", "several", "several_private" };
@@ -69,10 +88,10 @@ void cc_host_read(struct cc_host *h, const char *facts, const char *why)
 	f->features = cc_json_text(h->json, "cpu.features");
 	f->tsc_khz = (uint64_t)json_integer_value(json_at(h->json, "tsc.khz"));
 	f->private_tables = json_is_true(json_at(h->json, "kernel.private_tables"));
-	if (fine)
-		return;
-	snprintf(h->unknown, sizeof(h->unknown), "what it can do is not known: %s",
-		 *why ? why : "it says so in a way that this unum does not read");
+	if (!fine)
+		snprintf(h->unknown, sizeof(h->unknown), "what it can do is not known: %s",
+			 *why ? why : "it says so in a way that this unum does not read");
+	fabric_read(h, &h->fabric);
 }
 
 void cc_host_clear(struct cc_host *h)

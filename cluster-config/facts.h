@@ -8,6 +8,7 @@
 #define CC_FACTS_H
 
 #include "cluster-config/core/choose.h"
+#include "cluster-config/core/choose_fabric.h"
 
 #include <jansson.h>
 
@@ -15,6 +16,7 @@ struct cc_host {
 	json_t *json;          /* what was said; NULL: nothing that can be read */
 	char unknown[160];     /* why, then */
 	struct cc_facts facts; /* points into the two above */
+	struct cc_fabric_facts fabric; /* the same */
 };
 
 /* From the two texts of CC_MSG_HOST; what a peer sent may be anything.  cc_host_clear it. */

@@ -75,11 +75,12 @@ static void on_output(void *arg, uint32_t events)
 	}
 }
 
-int cc_probe_start(struct cc_loop *loop, const char *slice_path, const char *kernel,
+int cc_probe_start(struct cc_loop *loop, const char *slice_path, const struct cc_ask *what,
 		   void (*on_done)(void *arg, const char *facts, const char *why), void *arg,
 		   struct cc_probe **out)
 {
-	char *argv[] = { (char *)slice_path, "--host", *kernel ? (char *)kernel : NULL, NULL };
+	const char *kernel = what->fabric || !*what->kernel ? NULL : what->kernel;
+	char *argv[] = { (char *)slice_path, what->fabric ? "--fabric" : "--host", (char *)kernel, NULL };
 	struct cc_probe *p = calloc(1, sizeof(*p));
 	int err;
 

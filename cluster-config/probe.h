@@ -12,6 +12,7 @@
 #define CC_PROBE_H
 
 #include "base/clock.h"
+#include "cluster-config/control.h"
 #include "cluster-config/loop.h"
 
 #define CC_PROBE_NS (120 * NS_PER_S) /* a tenth of a second on a real host; emulated ones are slow */
@@ -19,8 +20,7 @@
 
 struct cc_probe;
 
-/* kernel: a file to look at, or "". */
-MUST_CHECK int cc_probe_start(struct cc_loop *loop, const char *slice_path, const char *kernel,
+MUST_CHECK int cc_probe_start(struct cc_loop *loop, const char *slice_path, const struct cc_ask *what,
 			      void (*on_done)(void *arg, const char *facts, const char *why),
 			      void *arg, struct cc_probe **out);
 void cc_probe_tick(struct cc_probe *p, uint64_t now_ns);

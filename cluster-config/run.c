@@ -2,7 +2,7 @@
 /*
  * cluster-config/run.c - `unum run`: one VM from start to end on this terminal; see run.h.
  *
- * Owns      The event loop, the terminal, the agents it started.
+ * Owns      The event loop, the terminal, the VM's door, the agents it started.
  * I/O       Terminal, control connections, child processes, the statistics file.
  */
 #include "cluster-config/run.h"
@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "cluster-config/ctl.h"
+#include "cluster-config/door.h"
 #include "cluster-config/local.h"
 #include "cluster-config/report.h"
 #include "cluster-config/term.h"
@@ -29,6 +30,7 @@ struct run {
 	struct cc_tls tls;
 	struct cc_term term;
 	struct cc_ctl *ctl; /* NULL while it is being opened */
+	struct cc_door *door; /* NULL: nobody can give orders */
 	struct cc_local_agents agents;
 	struct cc_watch signals;
 	uint64_t begin_ns, run_ns; /* run_ns 0: it never ran */
@@ -62,11 +64,74 @@ static void on_trouble(void *arg, const struct cc_node *node, const char *text)
 		snprintf(r->text, sizeof(r->text), "node %s: %s", node->name, text);
 }
 
+static const char *node_name(const struct run *r, unsigned i)
+{
+	return i < r->o->vm->shares ? r->o->t->node[r->o->vm->share[i].node].name : "?";
+}
+
+static void on_answer(void *arg, const struct cc_answer *in)
+{
+	struct run *r = arg;
+	struct cc_answer a = *in;
+	char text[512];
+
+	a.text = text;
+	if (in->ok && in->pause_ns)
+		snprintf(text, sizeof(text), "vcpu %u: moved from %s to %s, pause %.0f us", a.vcpu,
+			 node_name(r, a.from), node_name(r, a.to), a.pause_ns / 1e3);
+	else
+		snprintf(text, sizeof(text), "%s", in->text);
+	if (r->door)
+		cc_door_answer(r->door, &a);
+}
+
+static void on_order(void *arg, const struct cc_order *in)
+{
+	struct run *r = arg;
+	struct cc_order o = *in;
+	struct cc_answer no = { .id = o.id, .last = true, .vcpu = o.vcpu };
+	char text[256];
+	unsigned i = 0;
+
+	while (i < r->o->vm->shares && strcmp(node_name(r, i), o.name))
+		i++;
+	o.node = (node_id)i;
+	no.text = text;
+	if (*o.name && i == r->o->vm->shares)
+		snprintf(text, sizeof(text), "vm %s has no node '%.64s'", r->o->vm->name, o.name);
+	else if (o.kind == CC_ORDER_MOVE && o.vcpu >= r->o->vm->vcpus)
+		snprintf(text, sizeof(text), "vm %s has no vCPU %u: they are 0 to %u", r->o->vm->name, o.vcpu,
+			 r->o->vm->vcpus - 1);
+	else if (cc_ctl_order(r->ctl, &o))
+		return;
+	else
+		snprintf(text, sizeof(text), "vm %s does not run", r->o->vm->name);
+	cc_door_answer(r->door, &no);
+}
+
+/* A VM without a door runs as well. */
+static void door_open(struct run *r)
+{
+	char size[NODES_MAX * (CC_NAME_MAX + 1) + 8];
+	size_t at = (size_t)snprintf(size, sizeof(size), "%u", r->o->vm->vcpus);
+	int err;
+
+	for (unsigned i = 0; i < r->o->vm->shares; i++)
+		at += (size_t)snprintf(size + at, sizeof(size) - at, " %s", node_name(r, i));
+	err = cc_door_open(&r->loop, r->o->vm->name, size, on_order, r, &r->door);
+	if (err)
+		log_warn("run: `unum migrate` will not find this VM: %s", strerror(-err));
+	else if (!r->o->quiet && strcmp(cc_door_name(r->door), r->o->vm->name))
+		fprintf(stderr, "unum: another vm %s runs: this one is %s to `unum migrate`\n", r->o->vm->name,
+			cc_door_name(r->door));
+}
+
 static void on_run(void *arg)
 {
 	struct run *r = arg;
 
 	r->run_ns = clock_now_ns();
+	door_open(r);
 	if (!r->o->quiet)
 		fprintf(stderr, "unum: vm %s runs on %u node%s, started in %.2f s%s\n",
 			r->o->vm->name, r->o->vm->shares, r->o->vm->shares == 1 ? "" : "s",
@@ -135,9 +200,7 @@ static void run_loop(struct run *r)
 static int verdict_text(struct run *r)
 {
 	const struct cc_verdict *v = cc_ctl_verdict(r->ctl);
-	const char *node = v->node < r->o->vm->shares
-				   ? r->o->t->node[r->o->vm->share[v->node].node].name
-				   : "?";
+	const char *node = node_name(r, v->node);
 
 	switch (v->reason) {
 	case CC_END_POWEROFF:
@@ -241,17 +304,19 @@ static void stats_tell(struct run *r, const char *reason, int status, uint64_t e
 
 static int vm_run(struct run *r)
 {
-	static const struct cc_ctl_ops ctl_ops = { on_console, on_progress, on_trouble, on_run };
+	static const struct cc_ctl_ops ctl_ops = { on_console, on_progress, on_trouble, on_run,
+						   on_answer };
 	static const struct cc_term_ops term_ops = { on_input, on_leave };
 	const char *reason = "";
 	uint64_t end_ns;
 	int status, err;
 
-	err = cc_ctl_open(&r->loop, r->o->t, r->o->vm, false, &r->tls, &ctl_ops, r, &r->ctl);
+	err = cc_ctl_open(&r->loop, r->o->t, r->o->vm, CC_CTL_VM, &r->tls, &ctl_ops, r, &r->ctl);
 	if (err) {
 		fprintf(stderr, "unum: error: %s\n", strerror(-err));
 		return CC_EXIT_INTERNAL;
 	}
+	cc_ctl_chaos(r->ctl, r->o->chaos);
 	cc_term_open(&r->term, &r->loop, &term_ops, r);
 	run_loop(r);
 	end_ns = clock_now_ns();
@@ -260,6 +325,8 @@ static int vm_run(struct run *r)
 	cc_local_stop(&r->agents);
 	status = result_tell(r, &reason);
 	stats_tell(r, reason, status, end_ns);
+	cc_door_close(r->door);
+	r->door = NULL;
 	cc_ctl_close(r->ctl);
 	return status;
 }

@@ -285,7 +285,7 @@ static void local_fill(const struct cc_local *spec, struct cc_topology *t)
 					   1), /* only to be unlike; the agents take free ones */
 			.cpus = (spec->vcpus + spec->nodes - 1) / spec->nodes,
 			.memory = spec->memory,
-			.fabric_backend = spec->fabric ? spec->fabric : "tcp",
+			.fabric_backend = spec->fabric ? spec->fabric : "auto",
 		};
 	}
 	t->vms = 1;

@@ -6,6 +6,8 @@
  * I/O       stdin, stdout, stderr.
  */
 #include "cluster-config/doctor.h"
+#include "cluster-config/fabric.h"
+#include "cluster-config/order.h"
 #include "cluster-config/run.h"
 #include "cluster-config/version.h"
 
@@ -60,9 +62,11 @@ static const char run_usage[] =
 	"  --engine auto|bt|kvm\n"
 	"  --faults auto|inline|dispatch  how the kvm engine fetches pages\n"
 	"  --checksums          every page is checked when it arrives from another node\n"
-	"  --fabric BACKEND   what joins the nodes (default: tcp)\n"
+	"  --fabric BACKEND   auto, tcp, shm, verbs, ofi or ucx: what joins the nodes (default: auto)\n"
 	"\n"
 	"For both:\n"
+	"  --chaos SEED       for tests: messages between the nodes are held back at random, so that they\n"
+	"                     overtake each other between nodes; the guest must not notice\n"
 	"  --slice PROGRAM    slice program of agents started here (default: unum-slice beside "
 	"unum)\n"
 	"\n" EXIT_STATUSES;
@@ -86,6 +90,7 @@ enum {
 	OPT_FAULTS,
 	OPT_CHECKSUMS,
 	OPT_FABRIC,
+	OPT_CHAOS,
 	OPT_SLICE,
 	OPT_JSON,
 	OPT_HELP,
@@ -110,6 +115,7 @@ static const struct option run_options[] = {
 	{ "faults", required_argument, NULL, OPT_FAULTS },
 	{ "checksums", no_argument, NULL, OPT_CHECKSUMS },
 	{ "fabric", required_argument, NULL, OPT_FABRIC },
+	{ "chaos", required_argument, NULL, OPT_CHAOS },
 	{ "slice", required_argument, NULL, OPT_SLICE },
 	{ "help", no_argument, NULL, OPT_HELP },
 	{ 0 },
@@ -200,6 +206,14 @@ static bool local_option(struct run_args *a, int opt, const char *value)
 	return fine;
 }
 
+static bool seed_parse(const char *text, uint64_t *out)
+{
+	char *end;
+
+	*out = strtoull(text, &end, 0);
+	return *text >= '0' && *text <= '9' && !*end && *out;
+}
+
 /* -1: go on; else the exit status. */
 static int run_parse(const struct command *self, struct run_args *a, int argc, char **argv)
 {
@@ -228,6 +242,11 @@ static int run_parse(const struct command *self, struct run_args *a, int argc, c
 		case OPT_SLICE:
 			a->o.slice_path = optarg;
 			break;
+		case OPT_CHAOS:
+			if (seed_parse(optarg, &a->o.chaos))
+				break;
+			fprintf(stderr, "unum: '%s' is not a seed: a number above 0\n", optarg);
+			return CC_EXIT_USAGE;
 		case OPT_HELP:
 			fputs(self->usage, stdout);
 			return CC_EXIT_OK;
@@ -395,9 +414,9 @@ static const struct option doctor_options[] = {
 	{ 0 },
 };
 
-static int doctor_command(const struct command *self, int argc, char **argv)
+static int survey_command(const struct command *self, int argc, char **argv, int (*look)(const struct cc_survey_options *))
 {
-	struct cc_doctor_options o = { 0 };
+	struct cc_survey_options o = { 0 };
 	struct cc_topology *t = NULL;
 	const char *key = NULL;
 	int opt, status = CC_EXIT_USAGE;
@@ -422,9 +441,33 @@ static int doctor_command(const struct command *self, int argc, char **argv)
 		return CC_EXIT_USAGE;
 	o.t = t;
 	if (!t || !key_choose(t, key, false, &o.key))
-		status = cc_doctor(&o);
+		status = look(&o);
 	cc_topology_free(t);
 	return status;
+}
+
+static int doctor_command(const struct command *self, int argc, char **argv)
+{
+	return survey_command(self, argc, argv, cc_doctor);
+}
+
+static const char fabric_usage[] =
+	"usage: unum fabric [FILE] [--key FILE] [--json] [--slice PROGRAM]\n"
+	"\n"
+	"Says what can join this host to others: interfaces, RDMA ports, libraries and what they find; what\n"
+	"is wrong, with the command that mends it.  With a topology FILE the agents of its nodes are asked,\n"
+	"and each pair of nodes is joined by what a VM on them would get, and measured.\n"
+	"\n"
+	"  --key FILE       the pool key (default: what the topology says)\n"
+	"  --json           for programs\n"
+	"  --slice PROGRAM  the slice program that looks at this host (default: unum-slice beside unum)\n"
+	"\n"
+	"Exit status: 0; 1 when two nodes cannot be joined; 2 for wrong usage, a bad file, or a host that\n"
+	"could not be asked.\n";
+
+static int fabric_command(const struct command *self, int argc, char **argv)
+{
+	return survey_command(self, argc, argv, cc_fabric);
 }
 
 static const char keygen_usage[] =
@@ -450,10 +493,18 @@ static int keygen_command(const struct command *self, int argc, char **argv)
 	return CC_EXIT_USAGE;
 }
 
+static int migrate_command(const struct command *self, int argc, char **argv)
+{
+	(void)self;
+	return cc_migrate_main(argc, argv);
+}
+
 static const struct command commands[] = {
 	{ "run", "run a VM, its console on this terminal", run_usage, run_command },
 	{ "check", "look for mistakes in a topology file", check_usage, check_command },
 	{ "doctor", "what hosts can do, and what is in the way", doctor_usage, doctor_command },
+	{ "migrate", "move a vCPU of a running VM", cc_migrate_usage, migrate_command },
+	{ "fabric", "what joins hosts, how fast it is, and what is in the way", fabric_usage, fabric_command },
 	{ "keygen", "make a pool key", keygen_usage, keygen_command },
 };
 

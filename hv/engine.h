@@ -63,12 +63,15 @@ struct hv_cpu_state {
 	uint64_t star, lstar, cstar, sfmask, kernel_gs_base;
 	uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
 	uint64_t pat, tsc_aux, misc_enable, mtrr_def_type;
+	uint64_t mtrr_fixed[11], mtrr_var[16]; /* 0x250, 0x258-9, 0x268-f; 0x200-f.  Storage: memory is write-back */
 	uint64_t tsc_offset; /* guest TSC = host TSC + tsc_offset (host TSC scaled where there is scaling) */
 	uint8_t fxsave[512] __attribute__((aligned(16)));
 	uint8_t ymm_high[256]; /* upper halves of ymm0-15; zeros where xcr0 has no AVX */
 	bool sti_shadow;     /* interrupt inhibition after sti or mov ss */
 	bool nmi_blocked;    /* between NMI delivery and iret */
-	bool nmi_latched;    /* one more that the engine took waits behind it; bt leaves it to the LAPIC */
+	bool nmi_latched;    /* one more that the engine took waits behind it */
+	bool irq_latched;    /* inject_irq gave irq_vector, and the guest has not seen it: set_state leaves it out */
+	uint8_t irq_vector;
 	/* event that was being delivered or injected and not yet done; 0 = none */
 	bool event_valid, event_has_error;
 	uint8_t event_vector, event_type; /* type as in VMX: 0 external, 2 NMI, 3 exception, 4 soft int */
@@ -129,6 +132,11 @@ struct hv_engine {
 	/* Reset state: real mode, rip 0xfff0, cs base 0xffff0000 (SDM vol 3, 9.1.4). APIC id = id. */
 	int (*vcpu_open)(struct hv_vm *vm, unsigned id, struct hv_vcpu **out);
 	void (*vcpu_close)(struct hv_vcpu *v);
+	/*
+	 * Between two runs, after the answer: brings the vCPU to where get_state tells all there is.  False: an access of the
+	 * instruction under way is still to come; run again, kicked before, answer it, and ask again.
+	 */
+	bool (*settle)(struct hv_vcpu *v);
 	void (*get_state)(struct hv_vcpu *v, struct hv_cpu_state *out);
 	int (*set_state)(struct hv_vcpu *v, const struct hv_cpu_state *in); /* -EINVAL: not a state it can run */
 	/* Runs until an exit. irq_window: exit as soon as an external interrupt could be taken. */

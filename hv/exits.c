@@ -13,6 +13,12 @@ static bool exit_nothing(struct hv_cpu *c, struct hv_exit *e)
 	return true; /* the loop looks at the mailbox and the LAPIC */
 }
 
+/* The guest may have set CR8 since the LAPIC last saw it. */
+static void mirror_tpr(struct hv_cpu *c)
+{
+	hv_lapic_set_cr8(&c->lapic, c->slice->engine->get_tpr(c->engine_vcpu));
+}
+
 static bool exit_mmio(struct hv_cpu *c, struct hv_exit *e)
 {
 	struct hv_lapic_effects fx = { 0 };
@@ -20,6 +26,7 @@ static bool exit_mmio(struct hv_cpu *c, struct hv_exit *e)
 
 	if (!hv_lapic_has_mmio(&c->lapic, e->addr))
 		return !hv_bus_access(c, HV_IO_MMIO, e->addr, e->size, e->write, &e->data);
+	mirror_tpr(c);
 	tsc = hv_clock_guest_tsc(&c->slice->clock);
 	if (!e->write) {
 		e->data = hv_lapic_mmio_read(&c->lapic, e->addr & 0xfff, e->size, tsc);
@@ -45,6 +52,7 @@ static bool exit_msr(struct hv_cpu *c, struct hv_exit *e)
 	e->fault = true; /* no such MSR: #GP(0) */
 	if (!hv_lapic_has_msr(msr))
 		return true;
+	mirror_tpr(c);
 	if (!e->write) {
 		e->fault = !hv_lapic_msr_read(&c->lapic, msr, tsc, &e->data);
 		return true;

@@ -14,7 +14,6 @@
 #include "hv/slice_priv.h"
 
 #include <cpuid.h>
-#include <dirent.h>
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/userfaultfd.h>
@@ -30,8 +29,7 @@
 
 /* --- small files ---------------------------------------------------------------------------------------------- */
 
-/* The first line, without its newline; "" when it cannot be read. */
-static int line_read(const char *path, char *out, size_t size)
+int hv_host_line(const char *path, char *out, size_t size)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC), err = 0;
 	ssize_t len = 0;
@@ -53,7 +51,7 @@ static long long number_read(const char *path, long long otherwise)
 	char text[64], *end;
 	long long n;
 
-	if (line_read(path, text, sizeof(text)) || !*text)
+	if (hv_host_line(path, text, sizeof(text)) || !*text)
 		return otherwise;
 	n = strtoll(text, &end, 10);
 	return end == text ? otherwise : n;
@@ -142,7 +140,7 @@ static void tsc_take(struct hv_host_facts *f)
 
 	if (!hv_clock_init(&clock, 0))
 		f->tsc_khz = clock.tsc_khz;
-	line_read("/sys/devices/system/clocksource/clocksource0/current_clocksource", f->clocksource,
+	hv_host_line("/sys/devices/system/clocksource/clocksource0/current_clocksource", f->clocksource,
 		  sizeof(f->clocksource));
 }
 
@@ -192,7 +190,7 @@ static void perf_take(struct hv_host_facts *f)
 	snprintf(f->perf.fix, KVM_HOST_TEXT, "%s", fix);
 }
 
-/* --- memory, time, devices ------------------------------------------------------------------------------------ */
+/* --- memory, time ------------------------------------------------------------------------------------ */
 
 static void memory_take(struct hv_host_facts *f)
 {
@@ -209,7 +207,7 @@ static void memory_take(struct hv_host_facts *f)
 	if (!getrlimit(RLIMIT_MEMLOCK, &lock) && lock.rlim_cur != RLIM_INFINITY)
 		f->memlock_kib = lock.rlim_cur >> 10;
 	/* "always [madvise] never": what holds is in brackets */
-	line_read("/sys/kernel/mm/transparent_hugepage/enabled", thp, sizeof(thp));
+	hv_host_line("/sys/kernel/mm/transparent_hugepage/enabled", thp, sizeof(thp));
 	word = strchr(thp, '[');
 	if (word)
 		snprintf(f->thp, sizeof(f->thp), "%.*s", (int)strcspn(word + 1, "]"), word + 1);
@@ -223,43 +221,6 @@ static void clock_take(struct hv_host_facts *f)
 	f->clock_synchronized = state >= 0 && state != TIME_ERROR && !(t.status & STA_UNSYNC);
 	f->clock_error_us = t.maxerror;
 	f->clock_estimate_us = t.esterror;
-}
-
-static unsigned folder_read(const char *path, char name[][32])
-{
-	DIR *d = opendir(path);
-	struct dirent *e;
-	unsigned n = 0;
-
-	while (d && n < HV_NICS_MAX && (e = readdir(d)))
-		if (e->d_name[0] != '.' && strlen(e->d_name) < 32)
-			strcpy(name[n++], e->d_name);
-	if (d)
-		closedir(d);
-	return n;
-}
-
-static void fabric_take(struct hv_host_facts *f)
-{
-	char name[HV_NICS_MAX][32], path[128], state[16];
-	unsigned n = folder_read("/sys/class/net", name);
-
-	f->rdmas = folder_read("/sys/class/infiniband", f->rdma);
-	for (unsigned i = 0; i < n; i++) {
-		struct hv_nic *nic = &f->nic[f->nics];
-
-		if (!strcmp(name[i], "lo"))
-			continue;
-		f->nics++;
-		strcpy(nic->name, name[i]);
-		snprintf(path, sizeof(path), "/sys/class/net/%.31s/mtu", name[i]);
-		nic->mtu = (unsigned)number_read(path, 0);
-		snprintf(path, sizeof(path), "/sys/class/net/%.31s/speed", name[i]);
-		nic->speed_mbit = (int)number_read(path, -1);
-		snprintf(path, sizeof(path), "/sys/class/net/%.31s/operstate", name[i]);
-		line_read(path, state, sizeof(state));
-		nic->up = !strcmp(state, "up");
-	}
 }
 
 /* --- all of it ------------------------------------------------------------------------------------------------ */
@@ -291,7 +252,7 @@ void hv_host_facts_take(struct hv_host_facts *f)
 	perf_take(f);
 	memory_take(f);
 	clock_take(f);
-	fabric_take(f);
+	hv_host_fabric_take("/sys", &f->fabric);
 }
 
 static struct hv_tried tried(const struct kvm_verdict *v)

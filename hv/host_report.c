@@ -12,7 +12,9 @@
 #include "interconnect/fabric.h"
 
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/utsname.h>
 
 /* --- findings ------------------------------------------------------------------------------------------------- */
 
@@ -114,23 +116,40 @@ static void memory_findings(const struct hv_host_facts *f, struct findings *l)
 	    (unsigned long long)f->huge_pages_free, *f->thp ? f->thp : "none");
 }
 
-static void fabric_findings(const struct hv_host_facts *f, struct findings *l)
+static void rdma_finding(const struct hv_rdma_port *p, struct findings *l)
+{
+	char mtu[32] = "";
+
+	if (p->mtu)
+		snprintf(mtu, sizeof(mtu), ", packets of %u", p->mtu);
+	if (p->usable.ok)
+		add(l, HV_LEVEL_OK, "rdma", "", "RDMA device %s port %u: %s%s%s, %s%s, address %s in %s", p->device, p->number,
+		    p->ethernet ? "RoCE on " : "InfiniBand", p->interface, mtu, p->rate, *p->rate ? "" : "speed not told",
+		    p->address, p->network);
+	else
+		add(l, level_of(&p->usable), "rdma", p->usable.fix, "RDMA device %s: %s", p->device, p->usable.why);
+}
+
+/* More than fit are left out: HV_FINDINGS_MAX bounds a host with a great many interfaces. */
+static void fabric_findings(const struct hv_host_fabric *f, struct findings *l)
 {
 	unsigned up = 0;
 
 	for (unsigned i = 0; i < f->nics; i++) {
+		const struct hv_nic *nic = &f->nic[i];
 		char speed[32] = "";
 
-		up += f->nic[i].up;
-		if (f->nic[i].speed_mbit > 0)
-			snprintf(speed, sizeof(speed), ", %d Mbit/s", f->nic[i].speed_mbit);
-		if (f->nic[i].up && l->count < HV_FINDINGS_MAX - 4)
-			add(l, HV_LEVEL_OK, "fabric", "", "network %s: MTU %u%s", f->nic[i].name, f->nic[i].mtu, speed);
+		up += nic->up;
+		if (nic->speed_mbit > 0)
+			snprintf(speed, sizeof(speed), ", %d Mbit/s", nic->speed_mbit);
+		if (nic->up && l->count < HV_FINDINGS_MAX - 8)
+			add(l, HV_LEVEL_OK, "fabric", "", "network %s: MTU %u%s, %s", nic->name, nic->mtu, speed,
+			    *nic->addresses ? nic->addresses : "no address");
 	}
 	if (!up)
 		add(l, HV_LEVEL_NOTE, "fabric", "", "network: no interface but loopback is up, so no other node is in reach");
 	for (unsigned i = 0; i < f->rdmas && l->count < HV_FINDINGS_MAX - 2; i++)
-		add(l, HV_LEVEL_OK, "fabric", "", "RDMA device %s", f->rdma[i]);
+		rdma_finding(&f->rdma[i], l);
 }
 
 static void clock_findings(const struct hv_host_facts *f, struct findings *l)
@@ -151,7 +170,7 @@ unsigned hv_host_findings(const struct hv_host_facts *f, struct hv_finding out[s
 	kvm_findings(f, &l);
 	memory_findings(f, &l);
 	clock_findings(f, &l);
-	fabric_findings(f, &l);
+	fabric_findings(&f->fabric, &l);
 	return l.count;
 }
 
@@ -196,19 +215,44 @@ static json_t *memory_json(const struct hv_host_facts *f)
 			 "transparent_huge_pages", f->thp);
 }
 
-static json_t *fabric_json(const struct hv_host_facts *f)
+static json_t *split_json(const char *at, const char *separator)
 {
-	json_t *nics = json_array(), *rdma = json_array(), *backends = json_array();
+	json_t *all = json_array();
+
+	while (*at) {
+		size_t len = strcspn(at, separator);
+
+		json_array_append_new(all, json_stringn(at, len));
+		at += len + !!at[len];
+	}
+	return all;
+}
+
+static json_t *rdma_json(const struct hv_rdma_port *p)
+{
+	return json_pack("{s:s, s:i, s:s, s:s, s:b, s:s, s:s, s:i, s:s, s:s, s:o}", "device", p->device, "port",
+			 (int)p->number, "link", p->ethernet ? "ethernet" : "infiniband", "interface", p->interface, "active",
+			 p->active, "state", p->state, "rate", p->rate, "mtu", (int)p->mtu, "address", p->address, "network",
+			 p->network, "usable", tried_json(&p->usable));
+}
+
+static json_t *fabric_json(const struct hv_host_fabric *f)
+{
+	json_t *nics = json_array(), *rdma = json_array(), *ports = json_array(), *backends = json_array();
 
 	for (unsigned i = 0; i < f->nics; i++)
-		json_array_append_new(nics, json_pack("{s:s, s:i, s:i, s:b}", "name", f->nic[i].name, "mtu",
+		json_array_append_new(nics, json_pack("{s:s, s:i, s:i, s:b, s:o}", "name", f->nic[i].name, "mtu",
 						      (int)f->nic[i].mtu, "speed_mbit", f->nic[i].speed_mbit, "up",
-						      f->nic[i].up));
-	for (unsigned i = 0; i < f->rdmas; i++)
-		json_array_append_new(rdma, json_string(f->rdma[i]));
+						      f->nic[i].up, "addresses", split_json(f->nic[i].addresses, " ")));
+	for (unsigned i = 0; i < f->rdmas; i++) {
+		if (!i || strcmp(f->rdma[i].device, f->rdma[i - 1].device))
+			json_array_append_new(rdma, json_string(f->rdma[i].device));
+		json_array_append_new(ports, rdma_json(&f->rdma[i]));
+	}
 	for (const char *const *b = ic_backend_names(); *b; b++)
 		json_array_append_new(backends, json_string(*b));
-	return json_pack("{s:o, s:o, s:o}", "interfaces", nics, "rdma", rdma, "backends", backends);
+	return json_pack("{s:s, s:o, s:o, s:o, s:o}", "host", f->host, "interfaces", nics, "rdma", rdma, "ports", ports,
+			 "backends", backends);
 }
 
 static json_t *verdicts_json(const struct hv_host_facts *f)
@@ -228,11 +272,9 @@ static json_t *verdicts_json(const struct hv_host_facts *f)
 	return all;
 }
 
-static json_t *findings_json(const struct hv_host_facts *f)
+static json_t *findings_json(const struct hv_finding *finding, unsigned n)
 {
 	static const char *const level_names[] = { "ok", "note", "problem" };
-	struct hv_finding finding[HV_FINDINGS_MAX];
-	unsigned n = hv_host_findings(f, finding);
 	json_t *all = json_array();
 
 	for (unsigned i = 0; i < n; i++)
@@ -252,8 +294,43 @@ static json_t *kernel_json(const char *path)
 	return json_pack("{s:b}", "private_tables", marked);
 }
 
+static json_t *backend_json(const struct hv_backend *b)
+{
+	json_t *v = tried_json(&b->works);
+
+	json_object_set_new(v, "name", json_string(b->name));
+	json_object_set_new(v, "offers", split_json(b->offers, "\n"));
+	return v;
+}
+
+json_t *hv_host_fabric_json(void)
+{
+	struct hv_backend *backend = calloc(HV_BACKENDS_MAX, sizeof(*backend));
+	struct hv_host_fabric *f = calloc(1, sizeof(*f));
+	struct hv_finding finding[HV_FINDINGS_MAX];
+	struct findings l = { .f = finding };
+	json_t *tried = json_array(), *all = NULL;
+	struct utsname u = { 0 };
+
+	if (backend && f && tried && !uname(&u)) {
+		hv_host_fabric_take("/sys", f);
+		fabric_findings(f, &l);
+		for (unsigned i = 0, n = hv_host_backends_try(f, backend); i < n; i++)
+			json_array_append_new(tried, backend_json(&backend[i]));
+		all = json_pack("{s:i, s:s, s:s, s:o, s:O, s:o}", "version", HV_HOST_VERSION, "host", u.nodename, "release",
+				u.release, "fabric", fabric_json(f), "tried", tried, "findings",
+				findings_json(finding, l.count));
+	}
+	json_decref(tried);
+	free(backend);
+	free(f);
+	return all;
+}
+
 json_t *hv_host_json(const struct hv_host_facts *f, const char *kernel)
 {
+	struct hv_finding finding[HV_FINDINGS_MAX];
+	unsigned findings = hv_host_findings(f, finding);
 	json_t *all = json_pack(
 		"{s:i, s:s, s:s, s:{s:s, s:s, s:i, s:b, s:s, s:s}, s:o, s:{s:b, s:I, s:b, s:s}, s:o, s:o, s:{s:b, s:I, s:I}, "
 		"s:o, s:o, s:o, s:o}",
@@ -262,8 +339,8 @@ json_t *hv_host_json(const struct hv_host_facts *f, const char *kernel)
 		f->cpu_features, "bt", tried_json(&f->bt), "tsc", "invariant", f->tsc_invariant, "khz", (json_int_t)f->tsc_khz,
 		"scaling", f->kvm.tsc_scaling, "clocksource", f->clocksource, "kvm", kvm_json(f), "memory", memory_json(f),
 		"clock", "synchronized", f->clock_synchronized, "error_us", (json_int_t)f->clock_error_us, "estimate_us",
-		(json_int_t)f->clock_estimate_us, "fabric", fabric_json(f), "rights", rights_json(f), "verdict",
-		verdicts_json(f), "findings", findings_json(f));
+		(json_int_t)f->clock_estimate_us, "fabric", fabric_json(&f->fabric), "rights", rights_json(f), "verdict",
+		verdicts_json(f), "findings", findings_json(finding, findings));
 
 	if (all && kernel)
 		json_object_set_new(all, "kernel", kernel_json(kernel));

@@ -2,8 +2,8 @@
 /*
  * io.c - the thread behind the devices of a slice.
  *
- * What      Serves virtio queues, requests of peers that found a device busy, messages that met back-pressure, and the
- *           console; says at the very end, after the last console byte, that the VM has ended.
+ * What      Serves virtio queues, requests of peers that found a device busy, messages that met back-pressure, outcomes of
+ *           moves, and the console; says at the very end, after the last console byte, that the VM has ended.
  * Threads   One.  hv_io_wake: any.
  */
 #include "hv/slice_priv.h"
@@ -43,7 +43,7 @@ static void *io_thread(void *arg)
 
 	log_set_thread("io");
 	while (!hv_slice_ending(s)) {
-		bool again;
+		bool again, moving;
 
 		atomic_fetch_and(&s->io.word, ~IO_WORK);
 		hv_bus_serve(s);
@@ -53,7 +53,8 @@ static void *io_thread(void *arg)
 		hv_board_input(s);
 		hv_console_flush(s);
 		again = hv_link_flush(s);
-		io_sleep(s, again ? RETRY_NS : 0);
+		moving = hv_move_serve(s);
+		io_sleep(s, again ? RETRY_NS : moving ? HV_MOVE_TICK_NS : 0);
 	}
 	hv_console_flush(s);
 	while (!atomic_load(&s->end_known)) {

@@ -13,13 +13,19 @@ static bool set_empty(const struct hv_vcpu_set *set)
 	return !(set->w[0] | set->w[1] | set->w[2] | set->w[3]);
 }
 
+/* Where its interrupts go: to the node that runs it, or that passes them on. */
+static node_id node_of(struct hv_slice *s, unsigned vcpu)
+{
+	return s->mig ? mig_where(s->mig, vcpu) : s->spec->self;
+}
+
 /* Takes the vCPUs of `node` out of `all`. */
 static struct hv_vcpu_set set_of_node(struct hv_slice *s, struct hv_vcpu_set *all, node_id node)
 {
 	struct hv_vcpu_set part = { 0 };
 
 	for (unsigned v = 0; v < s->spec->vcpus; v++) {
-		if (!hv_vcpu_set_has(all, v) || s->spec->vcpu_node[v] != node)
+		if (!hv_vcpu_set_has(all, v) || node_of(s, v) != node)
 			continue;
 		hv_vcpu_set_add(&part, v);
 		all->w[v / 64] &= ~(1ull << (v % 64));
@@ -30,8 +36,26 @@ static struct hv_vcpu_set set_of_node(struct hv_slice *s, struct hv_vcpu_set *al
 static void post_local(struct hv_slice *s, const struct hv_msg *msg)
 {
 	for (unsigned v = 0; v < s->spec->vcpus; v++)
-		if (hv_vcpu_set_has(&msg->ipi.to, v) && s->cpu[v])
+		if (hv_vcpu_set_has(&msg->ipi.to, v))
 			hv_cpu_post(s->cpu[v], msg);
+}
+
+/* A vCPU that comes or goes meanwhile may be missed by the loop: then it is posted here, and passed on from here. */
+static void send_remote(struct hv_slice *s, struct hv_msg *local, struct hv_vcpu_set to)
+{
+	struct hv_msg remote = *local;
+
+	for (unsigned n = 0; n < s->spec->nodes && !set_empty(&to); n++) {
+		if (n == s->spec->self)
+			continue;
+		remote.ipi.to = set_of_node(s, &to, (node_id)n);
+		if (set_empty(&remote.ipi.to))
+			continue;
+		hv_link_send(s, (node_id)n, &remote);
+		hv_count(&s->ipis_out);
+	}
+	for (unsigned w = 0; w < ARRAY_LEN(to.w); w++)
+		local->ipi.to.w[w] |= to.w[w];
 }
 
 void hv_irq_send(struct hv_slice *s, const struct hv_intr *i)
@@ -47,17 +71,8 @@ void hv_irq_send(struct hv_slice *s, const struct hv_intr *i)
 	msg.ipi.level = i->level;
 	msg.ipi.to = set_of_node(s, &to, s->spec->self);
 	/* Peers first: their part takes longer. */
-	if (!set_empty(&to)) {
-		struct hv_msg remote = msg;
-
-		for (unsigned n = 0; n < s->spec->nodes && !set_empty(&to); n++) {
-			remote.ipi.to = set_of_node(s, &to, (node_id)n);
-			if (set_empty(&remote.ipi.to))
-				continue;
-			hv_link_send(s, (node_id)n, &remote);
-			hv_count(&s->ipis_out);
-		}
-	}
+	if (!set_empty(&to))
+		send_remote(s, &msg, to);
 	post_local(s, &msg);
 }
 
@@ -67,14 +82,23 @@ void hv_irq_on_ipi(struct hv_slice *s, const struct hv_msg *msg)
 	post_local(s, msg);
 }
 
-void hv_irq_addr_changed(struct hv_slice *s, unsigned vcpu, const struct hv_lapic_addr *addr)
+void hv_irq_addr_learn(struct hv_slice *s, unsigned vcpu, const struct hv_lapic_addr *addr, uint32_t seq)
+{
+	pthread_mutex_lock(&s->addr_lock);
+	if ((int32_t)(seq - s->addr_seq[vcpu]) > 0) {
+		s->addr[vcpu] = *addr;
+		s->addr_seq[vcpu] = seq;
+	}
+	pthread_mutex_unlock(&s->addr_lock);
+}
+
+void hv_irq_addr_changed(struct hv_slice *s, unsigned vcpu, const struct hv_lapic_addr *addr, uint32_t seq)
 {
 	struct hv_msg msg = { .kind = HV_MSG_ADDR };
 
-	pthread_mutex_lock(&s->addr_lock);
-	s->addr[vcpu] = *addr;
-	pthread_mutex_unlock(&s->addr_lock);
+	hv_irq_addr_learn(s, vcpu, addr, seq);
 	msg.addr.vcpu = (uint8_t)vcpu;
+	msg.addr.seq = seq;
 	msg.addr.addr = *addr;
 	hv_link_send_all(s, &msg);
 }

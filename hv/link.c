@@ -3,7 +3,7 @@
  * link.c - messages of this slice to its peers, and the handler of theirs.
  *
  * What      ic_send with a queue behind it: back-pressure (-EAGAIN) must never make a vCPU drop an interrupt.  Order to
- *           one peer is kept: while something is queued, everything queues.
+ *           one peer is kept, across ports: while something is queued, everything queues.
  * Threads   Any sends; the handler runs inside ic_progress and never blocks; the io thread flushes.
  * I/O       The fabric's.
  */
@@ -14,8 +14,8 @@
 
 struct hv_link_queued {
 	struct hv_link_queued *next;
-	uint16_t len;
-	uint8_t body[HV_MSG_BYTES_MAX];
+	struct ic_msg msg; /* body and data in bytes */
+	uint8_t bytes[];
 };
 
 void hv_link_init(struct hv_slice *s)
@@ -40,43 +40,44 @@ void hv_link_fini(struct hv_slice *s)
 	pthread_mutex_destroy(&s->link.lock);
 }
 
-static int send_now(struct hv_slice *s, node_id to, const uint8_t *body, unsigned len)
+static void enqueue(struct hv_slice *s, node_id to, const struct ic_msg *m)
 {
-	struct ic_msg m = { .port = IC_PORT_HV, .body_len = (uint16_t)len, .body = body };
-
-	return ic_send(s->fabric, to, &m);
-}
-
-static void enqueue(struct hv_slice *s, node_id to, const uint8_t *body, unsigned len)
-{
-	struct hv_link_queued *q = malloc(sizeof(*q));
+	struct hv_link_queued *q = malloc(sizeof(*q) + m->body_len + m->data_len);
 
 	if (!q) {
 		hv_slice_end(s, CC_END_ERROR, s->spec->self, NULL, "out of memory");
 		return;
 	}
 	q->next = NULL;
-	q->len = (uint16_t)len;
-	memcpy(q->body, body, len);
+	q->msg = *m;
+	q->msg.body = memcpy(q->bytes, m->body, m->body_len);
+	q->msg.data = m->data_len ? memcpy(q->bytes + m->body_len, m->data, m->data_len) : NULL;
 	*s->link.tail[to] = q;
 	s->link.tail[to] = &q->next;
 	atomic_fetch_add(&s->link.queued, 1);
 }
 
-void hv_link_send(struct hv_slice *s, node_id to, const struct hv_msg *msg)
+void hv_link_send_raw(struct hv_slice *s, node_id to, const struct ic_msg *msg)
 {
-	uint8_t body[HV_MSG_BYTES_MAX];
-	unsigned len = hv_msg_encode(msg, body);
 	bool queued = false;
 
 	pthread_mutex_lock(&s->link.lock);
-	if (s->link.head[to] || send_now(s, to, body, len) == -EAGAIN) {
-		enqueue(s, to, body, len);
+	if (s->link.head[to] || ic_send(s->fabric, to, msg) == -EAGAIN) {
+		enqueue(s, to, msg);
 		queued = true;
 	}
 	pthread_mutex_unlock(&s->link.lock);
 	if (queued)
 		hv_io_wake(s);
+}
+
+void hv_link_send(struct hv_slice *s, node_id to, const struct hv_msg *msg)
+{
+	uint8_t body[HV_MSG_BYTES_MAX];
+	struct ic_msg m = { .port = IC_PORT_HV, .body = body };
+
+	m.body_len = (uint16_t)hv_msg_encode(msg, body);
+	hv_link_send_raw(s, to, &m);
 }
 
 void hv_link_send_all(struct hv_slice *s, const struct hv_msg *msg)
@@ -94,8 +95,7 @@ bool hv_link_flush(struct hv_slice *s)
 	for (unsigned n = 0; n < s->spec->nodes; n++) {
 		struct hv_link_queued *q;
 
-		while ((q = s->link.head[n]) &&
-		       send_now(s, (node_id)n, q->body, q->len) != -EAGAIN) {
+		while ((q = s->link.head[n]) && ic_send(s->fabric, (node_id)n, &q->msg) != -EAGAIN) {
 			s->link.head[n] = q->next;
 			if (!q->next)
 				s->link.tail[n] = &s->link.head[n];
@@ -131,13 +131,11 @@ static void on_addr(struct hv_slice *s, node_id from, const struct hv_msg *msg)
 {
 	unsigned v = msg->addr.vcpu;
 
-	if (v >= s->spec->vcpus || s->spec->vcpu_node[v] != from) {
+	(void)from; /* any node may have the vCPU by now */
+	if (v >= s->spec->vcpus)
 		hv_count(&s->refused);
-		return;
-	}
-	pthread_mutex_lock(&s->addr_lock);
-	s->addr[v] = msg->addr.addr;
-	pthread_mutex_unlock(&s->addr_lock);
+	else
+		hv_irq_addr_learn(s, v, &msg->addr.addr, msg->addr.seq);
 }
 
 static void (*const handlers[HV_MSG_KINDS])(struct hv_slice *s, node_id from,

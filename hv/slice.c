@@ -96,6 +96,12 @@ static void on_peer(void *arg, node_id peer, enum ic_peer_event event)
 		dsm_peer_lost(s->dsm, peer);
 }
 
+void hv_slice_answer(struct hv_slice *s, const struct cc_answer *a)
+{
+	if (s->sink.answer)
+		s->sink.answer(s->sink.arg, a);
+}
+
 /* --- steps -------------------------------------------------------------------------------------------------------- */
 
 static int up_base(struct hv_slice *s, char *text)
@@ -126,6 +132,8 @@ static int up_fabric(struct hv_slice *s, char *text)
 		.vm_id = s->spec->vm_id,
 		.on_peer = on_peer,
 		.arg = s,
+		.dead_after_ms = s->spec->dead_after_ms,
+		.chaos.seed = s->spec->chaos,
 	};
 	int err;
 
@@ -222,7 +230,7 @@ static int up_cpus(struct hv_slice *s, char *text)
 		/* How every LAPIC is addressed after power-up; changes are told by HV_MSG_ADDR. */
 		hv_lapic_init(&lapic, v, v == 0);
 		s->addr[v] = hv_lapic_addr(&lapic);
-		if (s->spec->vcpu_node[v] != s->spec->self)
+		if (!s->multi && s->spec->vcpu_node[v] != s->spec->self)
 			continue;
 		err = hv_cpu_open(s, v, &s->cpu[v]);
 		if (err) {
@@ -232,6 +240,15 @@ static int up_cpus(struct hv_slice *s, char *text)
 		}
 	}
 	return 0;
+}
+
+static int up_moves(struct hv_slice *s, char *text)
+{
+	int err = hv_move_open(s);
+
+	if (err)
+		snprintf(text, HV_TEXT_MAX, "moves: %s", strerror(-err));
+	return err;
 }
 
 static int up_kernel(struct hv_slice *s, char *text)
@@ -256,6 +273,7 @@ static const struct step {
 	{ "memory", hv_machine_memory, down_memory },
 	{ "vm", hv_machine_open, down_vm },
 	{ "devices", up_devices, down_devices },
+	{ "moves", up_moves, hv_move_close },
 	{ "cpus", up_cpus, down_cpus },
 	{ "kernel", up_kernel, down_kernel },
 };
@@ -333,7 +351,8 @@ static int threads_start(struct hv_slice *s, char text[static HV_TEXT_MAX])
 
 	for (unsigned v = 0; !err && v < s->spec->vcpus; v++)
 		if (s->cpu[v])
-			err = hv_cpu_start(s->cpu[v], v == 0 ? &s->loader->plan.regs : NULL);
+			err = hv_cpu_start(s->cpu[v],
+					   v == 0 && s->loader ? &s->loader->plan.regs : NULL);
 	if (!err)
 		err = hv_io_start(s);
 	if (err)
@@ -378,6 +397,19 @@ void hv_slice_run(struct hv_slice *s)
 	}
 }
 
+void hv_slice_order(struct hv_slice *s, const struct cc_order *o)
+{
+	struct cc_answer no = { .id = o->id, .last = true, .vcpu = o->vcpu, .text = "this cannot be done while the VM runs" };
+
+	if (o->kind == CC_ORDER_MOVE && o->vcpu < s->spec->vcpus && o->node < s->spec->nodes) {
+		hv_move_order(s, o->vcpu, o->node, o->id);
+		return;
+	}
+	if (o->kind == CC_ORDER_MOVE)
+		no.text = o->vcpu < s->spec->vcpus ? "the VM has no such node" : "the VM has no such vCPU";
+	hv_slice_answer(s, &no);
+}
+
 void hv_slice_console_in(struct hv_slice *s, const uint8_t *data, size_t len)
 {
 	hv_console_type(s, data, len);
@@ -413,6 +445,32 @@ static const char *const exit_names[] = {
 	[HV_EXIT_ERROR] = "error",
 };
 
+static void moves_stats(struct hv_slice *s, struct cc_stats *st)
+{
+	struct mig_stats m = { 0 };
+
+	if (s->mig)
+		mig_stats(s->mig, &m);
+	st->moved_in = m.moved_in;
+	st->moved_out = m.moved_out;
+	st->moves_returned = m.returned;
+	st->moves_refused = m.refused;
+	st->snapshot_bytes = m.snapshot_bytes;
+	st->stop_p50_ns = m.part_p50_ns[MIG_STOP];
+	st->stop_p99_ns = m.part_p99_ns[MIG_STOP];
+	st->capture_p50_ns = m.part_p50_ns[MIG_CAPTURE];
+	st->capture_p99_ns = m.part_p99_ns[MIG_CAPTURE];
+	st->send_p50_ns = m.part_p50_ns[MIG_SEND];
+	st->send_p99_ns = m.part_p99_ns[MIG_SEND];
+	st->restore_p50_ns = m.part_p50_ns[MIG_RESTORE];
+	st->restore_p99_ns = m.part_p99_ns[MIG_RESTORE];
+	st->resume_p50_ns = m.part_p50_ns[MIG_RESUME];
+	st->resume_p99_ns = m.part_p99_ns[MIG_RESUME];
+	st->pause_p50_ns = m.part_p50_ns[MIG_PAUSE];
+	st->pause_p99_ns = m.part_p99_ns[MIG_PAUSE];
+	st->refused += m.garbage;
+}
+
 void hv_slice_stats(struct hv_slice *s, struct cc_stats *out)
 {
 	struct cc_stats st = { .node = s->spec->self,
@@ -443,10 +501,11 @@ void hv_slice_stats(struct hv_slice *s, struct cc_stats *out)
 	for (unsigned v = 0; v < s->spec->vcpus; v++) {
 		if (!s->cpu[v])
 			continue;
-		st.vcpus++;
+		st.vcpus += hv_cpu_here(s->cpu[v]);
 		for (unsigned i = 0; i < ARRAY_LEN(exit_names); i++)
 			st.exits += atomic_load(&s->cpu[v]->exits[i]);
 	}
+	moves_stats(s, &st);
 	st.ipis_sent_remote = atomic_load(&s->ipis_out);
 	st.ipis_received_remote = atomic_load(&s->ipis_in);
 	st.mmio_remote = atomic_load(&s->bus.remote);
@@ -454,7 +513,7 @@ void hv_slice_stats(struct hv_slice *s, struct cc_stats *out)
 	st.msgs_received = net.msgs_received;
 	st.bytes_sent = net.bytes_sent;
 	st.bytes_received = net.bytes_received;
-	st.refused = net.refused + mem.refused + atomic_load(&s->refused);
+	st.refused += net.refused + mem.refused + atomic_load(&s->refused);
 	if (s->run_ns)
 		st.guest_ns = (s->end_ns ? s->end_ns : clock_now_ns()) - s->run_ns;
 	*out = st;

@@ -60,6 +60,15 @@ static void sink_ended(void *arg, const struct cc_ended *ended)
 		log_debug("agent: end not told");
 }
 
+static void sink_answer(void *arg, const struct cc_answer *answer)
+{
+	struct front *f = arg;
+	struct cc_msg m = { .type = CC_MSG_ANSWER, .answer = *answer };
+
+	if (cc_chan_send(f->chan, &m))
+		log_debug("agent: answer not told");
+}
+
 static void *join(void *arg)
 {
 	struct front *f = arg;
@@ -79,12 +88,14 @@ static void *join(void *arg)
 
 static int on_prepare(struct front *f, struct cc_msg *m)
 {
-	struct hv_slice_sink sink = { sink_console, sink_progress, sink_ended, f };
+	struct hv_slice_sink sink = { sink_console, sink_progress, sink_ended, f, sink_answer };
 	struct cc_msg up = { .type = CC_MSG_PREPARED };
 	char text[HV_TEXT_MAX] = "", address[IC_ADDR_MAX];
 
 	f->prepare = *m;
 	log_set_ident(m->prepare.node_name[m->prepare.self]);
+	if (m->prepare.probe)
+		return hv_fabric_probe(f->chan, &f->prepare.prepare);
 	if (hv_slice_prepare(&f->prepare.prepare, &sink, &f->slice, text)) {
 		send_text(f, CC_MSG_FAILED, text);
 		return -EINVAL;
@@ -131,6 +142,9 @@ static int on_message(struct front *f, struct cc_msg *m)
 		break;
 	case CC_MSG_CONSOLE:
 		hv_slice_console_in(f->slice, m->console.data, m->console.len);
+		break;
+	case CC_MSG_ORDER:
+		hv_slice_order(f->slice, &m->order);
 		break;
 	case CC_MSG_STOP:
 		on_stop(f);

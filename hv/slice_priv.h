@@ -3,7 +3,7 @@
  * hv/slice_priv.h - what the files of the monitor share.
  *
  * Reading order  slice.c (life), machine.c (engine, memory), vcpu.c (one vCPU's thread), exits.c (what it does with an
- *           exit), irq.c (interrupts on their way), bus.c (device accesses on their way), board.c (the fixed devices),
+ *           exit), move.c (vCPUs that come and go), irq.c (interrupts on their way), bus.c (device accesses on their way), board.c (the fixed devices),
  *           virtio_mmio.c and backend_*.c (virtio devices), io.c (the thread behind them), time.c (one TSC), timer.c
  *           (deadlines), link.c (messages to peers), loader.c (kernel to guest memory), dump.c (a dead vCPU in words).
  * Threads   docs/threads.md.
@@ -27,6 +27,7 @@
 #include "hv/kernel_image.h"
 #include "hv/slice.h"
 #include "hv/wire.h"
+#include "vcpu-migrate/migrate.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -72,6 +73,11 @@ struct hv_mailbox {
 #define MAIL_SIPI 0x400u /* vector in bits 0-7 */
 #define WORD_POSTED 1u
 #define WORD_ASLEEP 2u
+/* What was in it. */
+struct hv_mail {
+	uint64_t edge[4], level[4];
+	uint32_t flags;
+};
 
 struct hv_cpu {
 	struct hv_slice *slice;
@@ -79,11 +85,17 @@ struct hv_cpu {
 	char name[16];
 	pthread_t thread;
 	bool runs; /* thread was made */
-	struct hv_vcpu *engine_vcpu;
+	struct hv_vcpu *_Atomic engine_vcpu; /* NULL: it has never been on this node */
 	struct hv_mailbox mail;
 	/* its own thread only */
 	struct hv_lapic lapic;
+	uint32_t addr_seq;	   /* of its last HV_MSG_ADDR */
 	struct hv_cpu_state reset; /* as the engine opened it */
+	struct {
+		bool fresh; /* it has come, and not run yet */
+		uint64_t installed_ns, stopped_tsc;
+		uint32_t part[MIG_PARTS];
+	} arrival;
 	uint64_t deadline_tsc;     /* guest TSC of the LAPIC timer, 0: none */
 	bool halted;
 	/* the timer thread reads */
@@ -192,6 +204,15 @@ extern const struct hv_backend_ops hv_backend_blk, hv_backend_console, hv_backen
 /* --- slice.c --------------------------------------------------------------------------------------------------------- */
 enum hv_phase { HV_PREPARED, HV_RUNNING, HV_ENDING };
 
+/* --- move.c ---------------------------------------------------------------------------------------------------------- */
+struct hv_moved; /* an outcome that waits for the io thread */
+struct hv_moves {
+	pthread_mutex_t lock;
+	struct hv_moved *head, **tail; /* lock */
+	uint64_t ticked_ns;	       /* io thread */
+	_Atomic bool leaving;	       /* this node is being drained: it takes no vCPU */
+};
+
 struct hv_slice {
 	const struct cc_vm_spec *spec; /* borrowed */
 	struct hv_slice_sink sink;
@@ -205,7 +226,8 @@ struct hv_slice {
 	struct hv_vm *vm;
 	struct hv_cpuid_entry cpuid[HV_CPUID_MAX];
 	unsigned cpuid_count;
-	struct hv_cpu *cpu[VCPUS_MAX]; /* NULL: on another node */
+	/* Every vCPU of the VM, the VM having several nodes: those that are elsewhere are parked. */
+	struct hv_cpu *cpu[VCPUS_MAX];
 	struct hv_loader *loader;      /* node 0 only */
 
 	_Atomic uint32_t phase;    /* futex: enum hv_phase */
@@ -227,11 +249,15 @@ struct hv_slice {
 	struct hv_virtio_dev *virtio[HV_VIRTIO_SLOTS]; /* NULL: on another node */
 	unsigned virtio_slots;
 
+	struct mig *mig; /* NULL with one node: nothing moves */
+	struct hv_moves moves;
+
 	/* routing: written by HV_MSG_ADDR and by local vCPUs, read by whoever sends */
 	pthread_mutex_t gate; /* held around every handler of the fabric */
 	bool deaf;            /* gate: the slice is closing, messages are dropped */
 	pthread_mutex_t addr_lock;
 	struct hv_lapic_addr addr[VCPUS_MAX]; /* addr_lock */
+	uint32_t addr_seq[VCPUS_MAX];	      /* addr_lock */
 	_Atomic uint64_t ipis_out, ipis_in, refused;
 };
 
@@ -247,6 +273,8 @@ static inline bool hv_slice_ending(struct hv_slice *s)
  * dump: malloc'd lines or NULL, taken over. */
 void hv_slice_end(struct hv_slice *s, enum cc_end reason, node_id node, char *dump, const char *fmt,
 		  ...) __attribute__((format(printf, 5, 6)));
+/* To whoever gave the order.  A thread that may block. */
+void hv_slice_answer(struct hv_slice *s, const struct cc_answer *a);
 void hv_slice_progress(struct hv_slice *s, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
@@ -264,6 +292,8 @@ void hv_link_fini(struct hv_slice *s);
 /* Sends, or queues when the fabric pushes back.  A peer that is not up is skipped: its loss ends the VM.  Any thread. */
 void hv_link_send(struct hv_slice *s, node_id to, const struct hv_msg *msg);
 void hv_link_send_all(struct hv_slice *s, const struct hv_msg *msg);
+/* The same for any port, in one order with all others. */
+void hv_link_send_raw(struct hv_slice *s, node_id to, const struct ic_msg *msg);
 /* Tries queued messages again; true when some are left.  Any thread. */
 bool hv_link_flush(struct hv_slice *s);
 /* Handler of IC_PORT_HV. */
@@ -294,16 +324,48 @@ void hv_cpu_close(struct hv_cpu *c); /* joins the thread; the slice is ending */
 void hv_cpu_post(struct hv_cpu *c,
 		 const struct hv_msg *ipi); /* HV_MSG_IPI, for this vCPU.  Any thread. */
 void hv_cpu_kick(struct hv_cpu *c);         /* Any thread. */
+/* What was posted.  False: nothing.  Its thread. */
+bool hv_cpu_mail_take(struct hv_cpu *c, struct hv_mail *out);
+/* Until something is posted, or `until_ns`.  Its thread. */
+void hv_cpu_wait(struct hv_cpu *c, uint64_t until_ns);
+/* Makes the engine's vCPU, the first time.  Its thread, or the one that starts the slice. */
+MUST_CHECK int hv_cpu_engine_open(struct hv_cpu *c);
 /* Performs what a step of its LAPIC wants.  Its thread. */
 void hv_cpu_effects(struct hv_cpu *c, const struct hv_lapic_effects *fx);
 
 /* exits.c: its thread.  False: the vCPU must stop for good. */
 bool hv_exit_handle(struct hv_cpu *c, struct hv_exit *exit);
 
+/* move.c */
+MUST_CHECK int hv_move_open(struct hv_slice *s);
+void hv_move_close(struct hv_slice *s);
+/* True: this vCPU's thread has something to do other than to run the guest. */
+static inline bool hv_move_due(const struct hv_cpu *c)
+{
+	return c->slice->mig && mig_task(c->slice->mig, c->id) != MIG_RUN;
+}
+/* Does it; blocks while the vCPU is elsewhere.  True: run the guest once more first.  Its thread. */
+bool hv_move_attend(struct hv_cpu *c);
+/* Its first guest instruction here is next.  Its thread. */
+void hv_move_resumed(struct hv_cpu *c);
+/* True when this node runs it. */
+static inline bool hv_cpu_here(const struct hv_cpu *c)
+{
+	return !c->slice->mig || mig_task(c->slice->mig, c->id) < MIG_INSTALL;
+}
+node_id hv_move_where(struct hv_slice *s, unsigned vcpu);
+/* Any node's slice.  Orders with HV_ORDER_OWN are the slice's own; others are answered by sink.moved. */
+#define HV_ORDER_OWN (1ull << 55)
+void hv_move_order(struct hv_slice *s, unsigned vcpu, node_id to, uint64_t order);
+/* io thread: tells outcomes; says again what was not answered.  True: come back within HV_MOVE_TICK_NS. */
+bool hv_move_serve(struct hv_slice *s);
+#define HV_MOVE_TICK_NS (50 * NS_PER_MS)
+
 /* irq.c */
 void hv_irq_send(struct hv_slice *s, const struct hv_intr *i); /* any thread */
 void hv_irq_on_ipi(struct hv_slice *s, const struct hv_msg *msg);
-void hv_irq_addr_changed(struct hv_slice *s, unsigned vcpu, const struct hv_lapic_addr *addr);
+void hv_irq_addr_changed(struct hv_slice *s, unsigned vcpu, const struct hv_lapic_addr *addr, uint32_t seq);
+void hv_irq_addr_learn(struct hv_slice *s, unsigned vcpu, const struct hv_lapic_addr *addr, uint32_t seq);
 void hv_irq_pulse(struct hv_slice *s, unsigned gsi); /* any thread */
 void hv_irq_eoi(struct hv_slice *s, uint8_t vector); /* any thread */
 

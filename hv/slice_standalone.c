@@ -277,7 +277,9 @@ static void talk(struct hv_slice *s, const struct front *f, bool terminal)
 
 static int run(struct args *a, struct front *f)
 {
-	struct hv_slice_sink sink = { sink_console, sink_progress, sink_ended, f };
+	struct hv_slice_sink sink = {
+		.console = sink_console, .progress = sink_progress, .ended = sink_ended, .arg = f
+	};
 	struct cc_connect nobody = { .nodes = 1 };
 	char text[HV_TEXT_MAX] = "";
 	struct termios before;

@@ -3,7 +3,8 @@
  * vcpu.c - one vCPU: its thread, its mailbox, its sleep.
  *
  * What      The thread owns the engine's vCPU and the LAPIC; nobody else touches them.  Others post into the mailbox and
- *           kick: one futex wake for a vCPU that sleeps, one flag for one that runs.
+ *           kick: one futex wake for a vCPU that sleeps, one flag for one that runs.  While the vCPU is on another node its
+ *           thread here is parked (move.c).
  * Threads   hv_cpu_post, hv_cpu_kick: any.  effects: the vCPU's.  The rest: the thread that starts the slice.
  */
 #include "hv/slice_priv.h"
@@ -36,13 +37,14 @@ static void word_wait(_Atomic uint32_t *word, uint32_t value, uint64_t until_ns)
 void hv_cpu_kick(struct hv_cpu *c)
 {
 	uint32_t old = atomic_fetch_or(&c->mail.word, WORD_POSTED);
+	struct hv_vcpu *v;
 
 	if (old & WORD_POSTED)
 		return; /* somebody else's kick is under way, and it has not looked yet */
 	if (old & WORD_ASLEEP)
 		syscall(SYS_futex, &c->mail.word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
-	else if (!c->runs || !pthread_equal(pthread_self(), c->thread) || c->in_engine)
-		c->slice->engine->kick(c->engine_vcpu);
+	else if ((v = c->engine_vcpu) && (!c->runs || !pthread_equal(pthread_self(), c->thread) || c->in_engine))
+		c->slice->engine->kick(v);
 }
 
 static void post_flag(struct hv_mailbox *m, uint32_t clear, uint32_t set)
@@ -102,7 +104,7 @@ void hv_cpu_effects(struct hv_cpu *c, const struct hv_lapic_effects *fx)
 			break; /* the loop is about to look */
 		case HV_LAPIC_ADDR_CHANGED:
 			addr = hv_lapic_addr(&c->lapic);
-			hv_irq_addr_changed(c->slice, c->id, &addr);
+			hv_irq_addr_changed(c->slice, c->id, &addr, ++c->addr_seq);
 			break;
 		}
 	}
@@ -117,36 +119,49 @@ static void deliver(struct hv_cpu *c, enum hv_intr_mode mode, uint8_t vector, bo
 	hv_cpu_effects(c, &fx);
 }
 
-static void deliver_vectors(struct hv_cpu *c, _Atomic uint64_t words[4], bool level)
+static void deliver_vectors(struct hv_cpu *c, const uint64_t words[4], bool level)
 {
-	for (unsigned w = 0; w < 4; w++) {
-		uint64_t bits = atomic_load_explicit(&words[w], memory_order_relaxed);
-
-		if (bits)
-			bits = atomic_exchange(&words[w], 0);
-		for (; bits; bits &= bits - 1)
+	for (unsigned w = 0; w < 4; w++)
+		for (uint64_t bits = words[w]; bits; bits &= bits - 1)
 			deliver(c, HV_INTR_FIXED,
 				(uint8_t)(w * 64 + (unsigned)__builtin_ctzll(bits)), level);
+}
+
+static uint64_t take_word(_Atomic uint64_t *word)
+{
+	return atomic_load_explicit(word, memory_order_relaxed) ? atomic_exchange(word, 0) : 0;
+}
+
+bool hv_cpu_mail_take(struct hv_cpu *c, struct hv_mail *out)
+{
+	struct hv_mailbox *m = &c->mail;
+
+	if (!(atomic_load(&m->word) & WORD_POSTED))
+		return false;
+	/* Before looking: what is posted from here on kicks again. */
+	atomic_fetch_and(&m->word, ~WORD_POSTED);
+	for (unsigned w = 0; w < 4; w++) {
+		out->edge[w] = take_word(&m->edge[w]);
+		out->level[w] = take_word(&m->level[w]);
 	}
+	out->flags = atomic_exchange(&m->flags, 0);
+	return true;
 }
 
 /* Mailbox to LAPIC. */
 static void drain(struct hv_cpu *c)
 {
-	uint32_t flags;
+	struct hv_mail mail;
 
-	if (!(atomic_load(&c->mail.word) & WORD_POSTED))
+	if (!hv_cpu_mail_take(c, &mail))
 		return;
-	/* Before looking: what is posted from here on kicks again. */
-	atomic_fetch_and(&c->mail.word, ~WORD_POSTED);
-	deliver_vectors(c, c->mail.edge, false);
-	deliver_vectors(c, c->mail.level, true);
-	flags = atomic_exchange(&c->mail.flags, 0);
-	if (flags & MAIL_INIT)
+	deliver_vectors(c, mail.edge, false);
+	deliver_vectors(c, mail.level, true);
+	if (mail.flags & MAIL_INIT)
 		deliver(c, HV_INTR_INIT, 0, false);
-	if (flags & MAIL_SIPI)
-		deliver(c, HV_INTR_SIPI, flags & 0xff, false);
-	if (flags & MAIL_NMI)
+	if (mail.flags & MAIL_SIPI)
+		deliver(c, HV_INTR_SIPI, mail.flags & 0xff, false);
+	if (mail.flags & MAIL_NMI)
 		deliver(c, HV_INTR_NMI, 0, false);
 }
 
@@ -226,6 +241,14 @@ static bool inject(struct hv_cpu *c)
 	return hv_lapic_pending(&c->lapic) >= 0; /* a higher one may nest */
 }
 
+void hv_cpu_wait(struct hv_cpu *c, uint64_t until_ns)
+{
+	atomic_fetch_or(&c->mail.word, WORD_ASLEEP);
+	while (atomic_load(&c->mail.word) == WORD_ASLEEP && clock_now_ns() < until_ns)
+		word_wait(&c->mail.word, WORD_ASLEEP, until_ns);
+	atomic_fetch_and(&c->mail.word, ~WORD_ASLEEP);
+}
+
 /* Until something is posted, or the timer is due. */
 static void sleep_until_event(struct hv_cpu *c)
 {
@@ -240,10 +263,7 @@ static void sleep_until_event(struct hv_cpu *c)
 		now = clock_now_ns();
 	} while (now - start < POLL_NS);
 	hv_count(&c->sleeps);
-	atomic_fetch_or(&c->mail.word, WORD_ASLEEP);
-	while (atomic_load(&c->mail.word) == WORD_ASLEEP && clock_now_ns() < until)
-		word_wait(&c->mail.word, WORD_ASLEEP, until);
-	atomic_fetch_and(&c->mail.word, ~WORD_ASLEEP);
+	hv_cpu_wait(c, until);
 }
 
 /* Tells the timer thread while the guest runs. */
@@ -274,14 +294,19 @@ static void *cpu_thread(void *arg)
 	while (!hv_slice_ending(s)) {
 		bool window;
 
+		if (hv_move_due(c) && !hv_move_attend(c))
+			continue;
 		drain(c);
 		if (!take_events(c))
 			break;
 		if (c->lapic.wait_sipi) {
+			c->arrival.fresh = false;
 			sleep_until_event(c);
 			continue;
 		}
 		window = inject(c);
+		if (c->arrival.fresh)
+			hv_move_resumed(c);
 		if (c->halted) {
 			sleep_until_event(c);
 			continue;
@@ -296,10 +321,27 @@ static void *cpu_thread(void *arg)
 
 /* --- life -------------------------------------------------------------------------------------------------------- */
 
+int hv_cpu_engine_open(struct hv_cpu *c)
+{
+	struct hv_slice *s = c->slice;
+	struct hv_vcpu *v;
+	int err;
+
+	if (c->engine_vcpu)
+		return 0;
+	err = s->engine->vcpu_open(s->vm, c->id, &v);
+	if (err)
+		return err;
+	s->engine->get_state(v, &c->reset);
+	c->reset.tsc_offset = s->clock.offset;
+	atomic_store(&c->engine_vcpu, v);
+	return 0;
+}
+
 int hv_cpu_open(struct hv_slice *s, unsigned id, struct hv_cpu **out)
 {
 	struct hv_cpu *c = calloc(1, sizeof(*c));
-	int err;
+	int err = 0;
 
 	if (!c)
 		return -ENOMEM;
@@ -308,12 +350,12 @@ int hv_cpu_open(struct hv_slice *s, unsigned id, struct hv_cpu **out)
 	snprintf(c->name, sizeof(c->name), "vcpu/%u", id);
 	atomic_store(&c->deadline_ns, HV_NEVER);
 	hv_lapic_init(&c->lapic, id, id == 0);
-	err = s->engine->vcpu_open(s->vm, id, &c->engine_vcpu);
+	if (s->spec->vcpu_node[id] == s->spec->self)
+		err = hv_cpu_engine_open(c);
 	if (err) {
 		free(c);
 		return err;
 	}
-	s->engine->get_state(c->engine_vcpu, &c->reset);
 	*out = c;
 	return 0;
 }
@@ -345,14 +387,15 @@ static void boot_state(struct hv_cpu_state *st, const struct hv_boot_regs *r)
 int hv_cpu_start(struct hv_cpu *c, const struct hv_boot_regs *regs)
 {
 	struct hv_cpu_state st;
-	int err;
+	int err = 0;
 
 	c->reset.tsc_offset =
 		c->slice->clock.offset; /* known only now; later resets carry it too */
 	st = c->reset;
 	if (regs)
 		boot_state(&st, regs);
-	err = c->slice->engine->set_state(c->engine_vcpu, &st);
+	if (c->engine_vcpu)
+		err = c->slice->engine->set_state(c->engine_vcpu, &st);
 	if (err)
 		return err;
 	err = pthread_create(&c->thread, NULL, cpu_thread, c);
@@ -366,6 +409,7 @@ void hv_cpu_close(struct hv_cpu *c)
 		ASSERT(hv_slice_ending(c->slice));
 		pthread_join(c->thread, NULL);
 	}
-	c->slice->engine->vcpu_close(c->engine_vcpu);
+	if (c->engine_vcpu)
+		c->slice->engine->vcpu_close(c->engine_vcpu);
 	free(c);
 }

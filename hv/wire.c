@@ -30,6 +30,7 @@ unsigned hv_msg_encode(const struct hv_msg *m, uint8_t out[static HV_MSG_BYTES_M
 		break;
 	case HV_MSG_ADDR:
 		writer_u8(&w, m->addr.vcpu);
+		writer_u32(&w, m->addr.seq);
 		writer_u32(&w, m->addr.addr.id);
 		writer_u32(&w, m->addr.addr.ldr);
 		writer_u8(&w, m->addr.addr.enabled);
@@ -89,6 +90,7 @@ bool hv_msg_decode(const void *body, size_t len, struct hv_msg *m)
 		break;
 	case HV_MSG_ADDR:
 		m->addr.vcpu = reader_u8(&r);
+		m->addr.seq = reader_u32(&r);
 		m->addr.addr.id = reader_u32(&r);
 		m->addr.addr.ldr = reader_u32(&r);
 		m->addr.addr.enabled = reader_bool(&r);

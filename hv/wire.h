@@ -14,7 +14,7 @@
 
 enum hv_msg_kind {
 	HV_MSG_IPI = 1, /* interrupt for vCPUs of the receiving node */
-	HV_MSG_ADDR,    /* a vCPU of the sending node has a new APIC address, for routing */
+	HV_MSG_ADDR,    /* a vCPU has a new APIC address, for routing */
 	HV_MSG_PULSE,   /* an edge on an interrupt line; to the IOAPIC's node */
 	HV_MSG_EOI,     /* level-triggered vector ended; to the IOAPIC's node */
 	HV_MSG_IO,      /* device access; answered by HV_MSG_IO_DONE with the same id */
@@ -37,6 +37,7 @@ struct hv_msg {
 		} ipi;
 		struct {
 			uint8_t vcpu;
+			uint32_t seq; /* counts the changes: an older one that comes later is dropped */
 			struct hv_lapic_addr addr;
 		} addr;
 		struct {

@@ -22,18 +22,20 @@ static const struct backend_entry {
 	struct ic_backend backend;
 	const char *plugin;
 } backends[] = {
-	{ { "tcp", &ic_transport_stream, NULL }, NULL },
-	{ { "shm", &ic_transport_stream, &ic_path_shm }, NULL },
-	{ { "verbs", &ic_transport_stream, NULL }, "unum-path-verbs.so" },
-	{ { "ofi", &ic_transport_stream, NULL }, "unum-path-ofi.so" },
-	{ { "ucx", &ic_transport_stream, NULL }, "unum-path-ucx.so" },
+	{ { "tcp", &ic_transport_stream, NULL, NULL }, NULL },
+	{ { "shm", &ic_transport_stream, &ic_path_shm, NULL }, NULL },
+	{ { "verbs", &ic_transport_stream, NULL, NULL }, "unum-path-verbs.so" },
+	{ { "ofi", &ic_transport_stream, NULL, NULL }, "unum-path-ofi.so" },
+	{ { "ucx", &ic_transport_stream, NULL, NULL }, "unum-path-ucx.so" },
 };
 
 /* UCX and libfabric's PSM providers take SIGBUS and SIGSEGV for their own, and UCX patches the C library's mmap, as soon as
  * they are loaded: the engines need both as they are.  libfabric makes queues for as many peers as it is
- * told to, and soft-RoCE has none for its 256; without a shared receive queue it uses closed ones there. */
+ * told to, and soft-RoCE has none for its 256; without a shared receive queue it uses closed ones there.  Its shm provider would let the other side
+ * read our memory (process_vm_readv) for each page: its own copy is faster, and needs no right to do so. */
 static const char *const plugin_env[][2] = { { "FI_UNIVERSE_SIZE", "64" },
 					     { "FI_OFI_RXM_USE_SRX", "1" },
+					     { "FI_SHM_DISABLE_CMA", "1" },
 					     { "IPATH_NO_BACKTRACE", "1" },
 					     { "HFI_NO_BACKTRACE", "1" },
 					     { "UCX_ERROR_SIGNALS", "" },
@@ -49,8 +51,8 @@ const char *const *ic_backend_names(void)
 	return backend_names;
 }
 
-/* The shared object stays loaded: some of these libraries cannot be unloaded. */
-static int plugin_load(const struct backend_entry *e, struct ic_backend *out)
+/* The shared object stays loaded: some of these libraries cannot be unloaded.  `why` of size `room`: when it cannot be. */
+static int plugin_load(const struct backend_entry *e, struct ic_backend *out, char *why, size_t room)
 {
 	char symbol[64];
 	void *so;
@@ -60,49 +62,75 @@ static int plugin_load(const struct backend_entry *e, struct ic_backend *out)
 	so = dlopen(e->plugin, RTLD_NOW | RTLD_LOCAL);
 	snprintf(symbol, sizeof(symbol), "ic_path_%s", e->backend.name);
 	out->path = so ? dlsym(so, symbol) : NULL;
-	if (out->path)
-		return 0;
-	log_error("fabric: backend %s: %s", e->backend.name, dlerror());
-	return -ELIBACC;
+	if (!out->path) {
+		snprintf(why, room, "%s", dlerror());
+		return -ELIBACC;
+	}
+	snprintf(symbol, sizeof(symbol), "ic_offers_%s", e->backend.name);
+	out->offers = (ic_offers_fn *)dlsym(so, symbol);
+	return 0;
 }
 
-static int backend_find(const char *name, struct ic_backend *out)
+static int backend_find(const char *name, struct ic_backend *out, char *why, size_t room)
 {
-	if (!strcmp(name, "auto"))
-		name = "tcp";
+	*why = 0;
 	for (size_t i = 0; i < ARRAY_LEN(backends); i++) {
 		const struct backend_entry *e = &backends[i];
 
 		if (strcmp(e->backend.name, name))
 			continue;
 		*out = e->backend;
-		return e->plugin ? plugin_load(e, out) : 0;
+		return e->plugin ? plugin_load(e, out, why, room) : 0;
 	}
 	return -EINVAL;
+}
+
+int ic_backend_try(const char *name, const char *device, char *text, size_t size)
+{
+	static const struct ic_path_host nobody; /* nothing arrives: no link is made */
+	struct ic_backend backend;
+	struct ic_path *path;
+	int err = backend_find(name, &backend, text, size);
+
+	if (err || !backend.path)
+		return err;
+	err = backend.path->open(device, &nobody, 2, &path);
+	if (err)
+		return err;
+	backend.path->close(path);
+	if (backend.offers)
+		backend.offers(text, size);
+	return 0;
 }
 
 int ic_open(const struct ic_config *cfg, struct ic_fabric **out)
 {
 	struct ic_backend backend;
 	struct ic_fabric *f;
+	char why[256] = "";
 	int err = 0;
 
 	if (cfg->sim) /* has no name: nobody's configuration can ask for it */
-		backend = (struct ic_backend){ "sim", &ic_transport_sim, NULL };
+		backend = (struct ic_backend){ "sim", &ic_transport_sim, NULL, NULL };
 	else
-		err = cfg->backend ? backend_find(cfg->backend, &backend) : -EINVAL;
-	if (err == -ELIBACC)
+		err = cfg->backend ? backend_find(cfg->backend, &backend, why, sizeof(why)) : -EINVAL;
+	if (err == -ELIBACC) {
+		log_error("fabric: backend %s: %s", cfg->backend, why);
 		return err;
+	}
 	if (err || !cfg->nodes || cfg->nodes > NODES_MAX || cfg->self >= cfg->nodes ||
 	    !cfg->listen) {
 		log_error("fabric: bad configuration backend %s node %u of %u",
 			  cfg->backend ? cfg->backend : "-", cfg->self, cfg->nodes);
 		return -EINVAL;
 	}
-	f = calloc(1, sizeof(*f));
+	f = aligned_alloc(_Alignof(struct ic_fabric), sizeof(*f));
 	if (!f)
 		return -ENOMEM;
+	memset(f, 0, sizeof(*f));
 	f->cfg = *cfg;
+	if (!f->cfg.dead_after_ms)
+		f->cfg.dead_after_ms = IC_DEAD_AFTER_MS;
 	f->backend = backend;
 	f->ops = cfg->chaos.seed ? &ic_transport_chaos : backend.transport;
 	pthread_mutex_init(&f->progress_lock, NULL);
@@ -179,11 +207,14 @@ void ic_hush(struct ic_fabric *f, bool on)
 
 void ic_stats(struct ic_fabric *f, struct ic_stats *out)
 {
-	out->msgs_sent = f->count.msgs_sent;
+	*out = (struct ic_stats){ 0 };
+	for (unsigned i = 0; i < f->cfg.nodes; i++) {
+		out->msgs_sent += f->sent[i].msgs;
+		out->pages_sent += f->sent[i].pages;
+		out->bytes_sent += f->sent[i].bytes;
+	}
 	out->msgs_received = f->count.msgs_received;
-	out->pages_sent = f->count.pages_sent;
 	out->pages_received = f->count.pages_received;
-	out->bytes_sent = f->count.bytes_sent;
 	out->bytes_received = f->count.bytes_received;
 	out->refused = f->count.refused;
 }
@@ -192,10 +223,9 @@ void ic_deliver(struct ic_fabric *f, node_id from, const struct ic_msg *msg)
 {
 	const struct ic_handler *h = &f->handlers[msg->port];
 
-	ic_count(&f->count.msgs_received, 1);
-	ic_count(&f->count.bytes_received, (uint64_t)msg->body_len + msg->data_len);
-	if (msg->data_len == IC_DATA_MAX)
-		ic_count(&f->count.pages_received, 1);
+	ic_count_alone(&f->count.msgs_received, 1);
+	ic_count_alone(&f->count.bytes_received, (uint64_t)msg->body_len + msg->data_len);
+	ic_count_alone(&f->count.pages_received, msg->data_len == IC_DATA_MAX);
 	if (h->on_message)
 		h->on_message(h->arg, from, msg);
 	else

@@ -34,11 +34,17 @@ struct ic_backend {
 	const char *name;
 	const struct ic_transport *transport;
 	const struct ic_path_ops *path; /* of a stream transport, NULL: frames over the stream itself */
+	ic_offers_fn *offers;		/* NULL: it cannot tell */
 };
 
 struct ic_counters {
-	_Atomic uint64_t msgs_sent, msgs_received, pages_sent, pages_received, bytes_sent,
-		bytes_received, refused;
+	_Atomic uint64_t msgs_received, pages_received, bytes_received, refused;
+};
+
+/* To one peer. */
+struct ic_sent {
+	_Alignas(64) _Atomic uint64_t msgs;
+	_Atomic uint64_t pages, bytes;
 };
 
 struct ic_fabric {
@@ -50,12 +56,29 @@ struct ic_fabric {
 	struct ic_handler handlers[IC_PORTS]; /* const after the first progress */
 	pthread_mutex_t progress_lock;        /* try-lock only, so that nobody ever sleeps on it */
 	struct ic_counters count;
+	struct ic_sent sent[NODES_MAX];
 	_Atomic uint32_t refusals_logged; /* bit per enum ic_refusal */
 };
 
 static inline void ic_count(_Atomic uint64_t *counter, uint64_t n)
 {
 	atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
+
+/* One writer at a time: locked instructions on the data path would cost more than the rest of it. */
+static inline void ic_count_alone(_Atomic uint64_t *counter, uint64_t n)
+{
+	uint64_t old = atomic_load_explicit(counter, memory_order_relaxed);
+
+	atomic_store_explicit(counter, old + n, memory_order_relaxed);
+}
+
+/* A transport counts what it has taken, under its lock of that peer. */
+static inline void ic_count_sent(struct ic_fabric *f, node_id to, const struct ic_msg *msg)
+{
+	ic_count_alone(&f->sent[to].msgs, 1);
+	ic_count_alone(&f->sent[to].bytes, (uint64_t)msg->body_len + msg->data_len);
+	ic_count_alone(&f->sent[to].pages, msg->data_len == IC_DATA_MAX);
 }
 
 /* Inside progress. */

@@ -71,4 +71,8 @@ struct ic_path_ops {
 
 extern const struct ic_path_ops ic_path_shm;
 
+/* Of a plugin that can tell what its library found on this host, a line each; a symbol of its shared object. */
+typedef void ic_offers_fn(char *text, size_t size);
+ic_offers_fn ic_offers_ofi, ic_offers_ucx;
+
 #endif

@@ -46,6 +46,7 @@ struct ic_path_link {
 	struct ring_ctl *tx, *rx;
 	uint8_t *tx_bytes, *rx_bytes; /* 2 * SHM_RING_BYTES each */
 	uint32_t head, tail;          /* own copies of what this side writes */
+	uint32_t tail_seen;	      /* of the other side, as last looked at: each look costs a cache line's way */
 };
 
 struct ic_path {
@@ -121,17 +122,21 @@ static int memory_map(struct ic_path_link *l, int fd)
 
 static int ring_put(struct ic_path_link *s, const struct iovec *iov, unsigned count)
 {
-	/* Acquire: the reader is done with the bytes that it has counted. */
-	uint32_t used = s->head - atomic_load_explicit(&s->tx->tail, memory_order_acquire);
 	size_t total = 0;
 	uint8_t *at = s->tx_bytes + s->head % SHM_RING_BYTES;
 
-	if (used > SHM_RING_BYTES)
-		return -EPROTO;
 	for (unsigned i = 0; i < count; i++)
 		total += iov[i].iov_len;
-	if (SHM_RING_BYTES - used < total)
-		return -EAGAIN;
+	if (SHM_RING_BYTES - (s->head - s->tail_seen) < total) {
+		/* Acquire: the reader is done with the bytes that it has counted. */
+		uint32_t tail = atomic_load_explicit(&s->tx->tail, memory_order_acquire);
+
+		if (s->head - tail > SHM_RING_BYTES)
+			return -EPROTO;
+		s->tail_seen = tail;
+		if (SHM_RING_BYTES - (s->head - tail) < total)
+			return -EAGAIN;
+	}
 	for (unsigned i = 0; i < count; i++) {
 		if (!iov[i].iov_len)
 			continue; /* then the base may be NULL */

@@ -219,10 +219,7 @@ static int send_locked(struct sim_node *n, struct sim_node *m, const struct ic_m
 		return -ENOTCONN;
 	if (l->count >= s->cfg.queue)
 		return -EAGAIN;
-	ic_count(&n->fabric->count.msgs_sent, 1);
-	ic_count(&n->fabric->count.bytes_sent, (uint64_t)msg->body_len + msg->data_len);
-	if (msg->data_len == IC_DATA_MAX)
-		ic_count(&n->fabric->count.pages_sent, 1);
+	ic_count_sent(n->fabric, m->id, msg);
 	if (n->crashed || m->crashed || !m->fabric)
 		return 0; /* lost */
 	p = malloc(sizeof(*p) + msg->body_len + msg->data_len);

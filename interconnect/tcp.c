@@ -26,7 +26,9 @@
 #define SLOW_EVERY 64u /* progress calls between looks at the epoll set */
 #define EVENTS_MAX 32
 #define TICK_NS (10 * NS_PER_MS) /* while joining */
-#define NAP_NS (200 * NS_PER_US) /* with a path that cannot wake a sleeper */
+/* With a path that cannot wake a sleeper, naps: each twice as long as the one before, from the last message on. */
+#define NAP_MIN_NS (10 * NS_PER_US)
+#define NAP_MAX_NS (320 * NS_PER_US)
 
 static int pump_all(struct tcp *t, unsigned budget)
 {
@@ -58,9 +60,8 @@ static void on_event(struct tcp *t, struct epoll_event *ev, unsigned budget, uns
 	}
 }
 
-static int tcp_progress(void *priv, unsigned budget)
+static int progress(struct tcp *t, unsigned budget)
 {
-	struct tcp *t = priv;
 	struct epoll_event ev[EVENTS_MAX];
 	unsigned done = 0;
 	int n;
@@ -81,6 +82,26 @@ static int tcp_progress(void *priv, unsigned budget)
 	return (int)done;
 }
 
+static int tcp_progress(void *priv, unsigned budget)
+{
+	struct tcp *t = priv;
+	int done = progress(t, budget);
+
+	if (done && t->nap_ns != NAP_MIN_NS)
+		t->nap_ns = NAP_MIN_NS;
+	return done;
+}
+
+/* How long to sleep at most, when only a look tells that something has come. */
+static uint64_t nap_ns(struct tcp *t, uint64_t timeout_ns)
+{
+	uint64_t nap = t->nap_ns;
+
+	if (nap < NAP_MAX_NS)
+		t->nap_ns = 2 * nap;
+	return nap < timeout_ns ? nap : timeout_ns;
+}
+
 static void tcp_wait(void *priv, uint64_t timeout_ns)
 {
 	struct tcp *t = priv;
@@ -94,8 +115,8 @@ static void tcp_wait(void *priv, uint64_t timeout_ns)
 	    !(t->ops && !t->hushed && t->ops->sleep(t->path, true))) {
 		if (t->slow && timeout_ns > TICK_NS)
 			timeout_ns = TICK_NS;
-		if (t->ops && !t->local && t->path_fd < 0 && timeout_ns > NAP_NS)
-			timeout_ns = NAP_NS;
+		if (t->ops && !t->local && t->path_fd < 0)
+			timeout_ns = nap_ns(t, timeout_ns);
 		ts.tv_sec = (time_t)(timeout_ns / NS_PER_S);
 		ts.tv_nsec = (long)(timeout_ns % NS_PER_S);
 		if (epoll_pwait2(t->wait_fd, &ev, 1, &ts, NULL) == 1) {
@@ -242,6 +263,7 @@ static int tcp_open(struct ic_fabric *f, void **out)
 	t->ops = f->backend.path;
 	t->local = t->ops && t->ops->local;
 	t->listen_fd = t->path_fd = -1;
+	t->nap_ns = NAP_MIN_NS;
 	pthread_mutex_init(&t->join_lock, NULL);
 	t->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	t->wait_fd = epoll_create1(EPOLL_CLOEXEC);

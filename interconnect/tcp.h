@@ -82,6 +82,7 @@ struct tcp {
 	_Atomic bool slow;    /* handshakes or joins are under way: look at timers */
 	_Atomic bool waiting, woken;
 	_Atomic bool hushed;       /* path */
+	_Atomic uint64_t nap_ns;   /* path without a descriptor: the next nap in wait */
 	_Atomic bool look;         /* wait saw something in the epoll set */
 	pthread_mutex_t join_lock; /* rank: innermost */
 	_Atomic bool join_asked;

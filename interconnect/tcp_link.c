@@ -6,7 +6,7 @@
  * Owns      Links and their sockets.
  * Threads   The one inside progress.
  * I/O       recv that does not block.
- * Limits    A peer that is silent for 5 s with data under way is lost (TCP_USER_TIMEOUT, RFC 5482).
+ * Limits    A peer that is silent for dead_after_ms with data under way is lost (TCP_USER_TIMEOUT, RFC 5482).
  */
 #include "interconnect/tcp.h"
 
@@ -23,14 +23,15 @@
 
 #define LEAVINGS_MAX 1024u /* polls for what a dead peer has sent */
 
-static void socket_tune(int fd)
+/* On a link with nothing under way, the user timeout bounds the probes too, whatever TCP_KEEPCNT says (tcp(7)). */
+static void socket_tune(int fd, unsigned dead_after_ms)
 {
-	static const struct {
+	const struct {
 		int level, name, value;
 	} options[] = {
 		{ IPPROTO_TCP, TCP_NODELAY, 1 },  { SOL_SOCKET, SO_KEEPALIVE, 1 },
 		{ IPPROTO_TCP, TCP_KEEPIDLE, 1 }, { IPPROTO_TCP, TCP_KEEPINTVL, 1 },
-		{ IPPROTO_TCP, TCP_KEEPCNT, 5 },  { IPPROTO_TCP, TCP_USER_TIMEOUT, 5000 },
+		{ IPPROTO_TCP, TCP_USER_TIMEOUT, (int)dead_after_ms },
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(options); i++)
@@ -53,7 +54,7 @@ struct tcp_link *tcp_link_new(struct tcp *t, int fd, enum tcp_phase phase, uint3
 		return NULL;
 	}
 	if (!t->local)
-		socket_tune(fd);
+		socket_tune(fd, t->f->cfg.dead_after_ms);
 	memset(l, 0, offsetof(struct tcp_link, rx));
 	l->t = t;
 	l->fd = fd;

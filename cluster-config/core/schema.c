@@ -157,7 +157,7 @@ struct fabric_object {
 static const struct cc_field fabric_fields[] = {
 	{ "backend", F_ENUM, .required = true, offsetof(struct fabric_object, backend),
 	  .words = backend_words },
-	{ "device", F_NAME, .offset = offsetof(struct fabric_object, device) },
+	{ "device", F_TEXT, .offset = offsetof(struct fabric_object, device) },
 };
 
 static void fabric_take(struct cc_walk *w, const struct cc_tree_node *v, void *object)

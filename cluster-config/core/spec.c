@@ -60,7 +60,7 @@ static void devices_lay(const struct cc_vm *vm, struct cc_vm_spec *spec)
 }
 
 /* The schema allows only one choice beside auto among the nodes of a VM. */
-static const char *backend_choose(const struct cc_topology *t, const struct cc_vm *vm)
+const char *cc_spec_backend(const struct cc_topology *t, const struct cc_vm *vm)
 {
 	for (unsigned i = 0; i < vm->shares; i++)
 		if (strcmp(t->node[vm->share[i].node].fabric_backend, "auto"))
@@ -93,7 +93,7 @@ void cc_spec_make(const struct cc_topology *t, const struct cc_vm *vm, node_id s
 	spec->kernel = self == 0 ? vm->kernel : "";
 	spec->initrd = self == 0 && vm->initrd ? vm->initrd : "";
 	spec->cmdline = vm->cmdline;
-	spec->fabric_backend = backend_choose(t, vm);
+	spec->fabric_backend = cc_spec_backend(t, vm);
 	spec->fabric_device = node->fabric_device ? node->fabric_device : "";
 	spec->fabric_listen = "";
 	spec->dead_after_ms = t->dead_after_ms;

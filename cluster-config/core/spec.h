@@ -13,6 +13,8 @@
  */
 void cc_spec_make(const struct cc_topology *t, const struct cc_vm *vm, node_id self,
 		  struct cc_vm_spec *spec);
+/* The backend that the nodes of the VM name, or "auto": all that name one name the same. */
+const char *cc_spec_backend(const struct cc_topology *t, const struct cc_vm *vm);
 /* Number within the VM of the topology's node; NODE_NONE: it has no share. */
 node_id cc_spec_node(const struct cc_vm *vm, unsigned node);
 

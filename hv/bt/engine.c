@@ -211,14 +211,24 @@ static void bt_vcpu_close(struct hv_vcpu *v)
 	vcpu_free(v);
 }
 
+static bool bt_settle(struct hv_vcpu *v)
+{
+	return !v->t->restarts && !v->t->write_done && !v->cpu->held.valid;
+}
+
 static void bt_get_state(struct hv_vcpu *v, struct hv_cpu_state *out)
 {
+	uint32_t waits = v->t->inject;
+
 	bt_state_get(v->cpu, out);
+	out->nmi_latched = waits & TR_INJECT_NMI;
+	out->irq_latched = waits && !out->nmi_latched;
+	out->irq_vector = out->irq_latched ? (uint8_t)waits : 0;
 }
 
 static int bt_set_state(struct hv_vcpu *v, const struct hv_cpu_state *in)
 {
-	v->t->inject = 0;
+	v->t->inject = in->nmi_latched ? TR_INJECT_NMI | 2 : 0;
 	v->t->restarts = v->t->write_done = false;
 	v->t->shadow_rip = in->rip;
 	return bt_state_set(v->cpu, in);
@@ -274,6 +284,7 @@ const struct hv_engine hv_engine_bt = {
 	.vm_close = bt_vm_close,
 	.vcpu_open = bt_vcpu_open,
 	.vcpu_close = bt_vcpu_close,
+	.settle = bt_settle,
 	.get_state = bt_get_state,
 	.set_state = bt_set_state,
 	.run = bt_run,

@@ -199,7 +199,8 @@ void tr_run(struct bt_cpu *c, struct hv_exit *exit, bool irq_window)
 	tr_signals_current(c);
 	bt_cpu_enter(c);
 	for (;;) {
-		if (!extra && kicked(c)) {
+		/* An exit that is on its way goes first: an MMIO write has been taken from the guest already. */
+		if (!extra && !c->exit_pending && kicked(c)) {
 			exit->reason = HV_EXIT_KICKED;
 			break;
 		}

@@ -120,6 +120,8 @@ void bt_state_get(struct bt_cpu *c, struct hv_cpu_state *out)
 	out->tsc_aux = c->tsc_aux;
 	out->misc_enable = c->misc_enable;
 	out->mtrr_def_type = c->mtrr_def_type;
+	memcpy(out->mtrr_fixed, c->mtrr_fixed, sizeof(out->mtrr_fixed));
+	memcpy(out->mtrr_var, c->mtrr_var, sizeof(out->mtrr_var));
 	out->tsc_offset = c->tsc_offset;
 	memcpy(out->fxsave, c->fx, sizeof(out->fxsave));
 	out->sti_shadow = c->irq_shadow;
@@ -231,6 +233,8 @@ int bt_state_set(struct bt_cpu *c, const struct hv_cpu_state *in)
 	c->tsc_aux = in->tsc_aux;
 	c->misc_enable = in->misc_enable;
 	c->mtrr_def_type = in->mtrr_def_type;
+	memcpy(c->mtrr_fixed, in->mtrr_fixed, sizeof(c->mtrr_fixed));
+	memcpy(c->mtrr_var, in->mtrr_var, sizeof(c->mtrr_var));
 	c->tsc_offset = in->tsc_offset;
 	memcpy(c->fx, in->fxsave, sizeof(c->fx));
 	c->fpu_live = 0;

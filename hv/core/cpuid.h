@@ -49,6 +49,8 @@ void hv_cpuid_offered(const struct hv_cpuid_entry *host, unsigned count,
  * itself (x2apic, the timer, topology, hypervisor) are not asked of a host. */
 void hv_cpuid_lacking(const struct hv_cpuid_entry *host, unsigned count,
 		      char out[static HV_CPUID_WORDS_MAX]);
+/* All named features in a guest's table. */
+void hv_cpuid_shown(const struct hv_cpuid_entry *table, unsigned count, char out[static HV_CPUID_WORDS_MAX]);
 /* Words of `wanted` that are not in `offered`. */
 void hv_cpuid_words_missing(const char *wanted, const char *offered,
 			    char out[static HV_CPUID_WORDS_MAX]);

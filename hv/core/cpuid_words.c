@@ -199,6 +199,14 @@ void hv_cpuid_lacking(const struct hv_cpuid_entry *host, unsigned count,
 	}
 }
 
+void hv_cpuid_shown(const struct hv_cpuid_entry *table, unsigned count, char out[static HV_CPUID_WORDS_MAX])
+{
+	out[0] = 0;
+	for (unsigned k = 0; k < hv_cpuid_bits_count; k++)
+		if (host_has(table, count, &hv_cpuid_bits[k]))
+			word_add(out, hv_cpuid_bits[k].name, word_len(hv_cpuid_bits[k].name));
+}
+
 void hv_cpuid_words_missing(const char *wanted, const char *offered,
 			    char out[static HV_CPUID_WORDS_MAX])
 {

@@ -133,6 +133,13 @@ void hv_lapic_ack(struct hv_lapic *l, uint8_t vector)
 	bit_set(l->isr, vector);
 }
 
+void hv_lapic_unack(struct hv_lapic *l, uint8_t vector)
+{
+	ASSERT(bit_test(l->isr, vector));
+	bit_clear(l->isr, vector);
+	bit_set(l->irr, vector);
+}
+
 /* 11.8.5 */
 void hv_lapic_eoi(struct hv_lapic *l, struct hv_lapic_effects *fx)
 {

@@ -111,6 +111,8 @@ void hv_lapic_timer(struct hv_lapic *l, uint64_t tsc, struct hv_lapic_effects *f
 int hv_lapic_pending(const struct hv_lapic *l);
 /* The vector from hv_lapic_pending was injected: IRR to ISR. */
 void hv_lapic_ack(struct hv_lapic *l, uint8_t vector);
+/* It was not, after all: the engine hands it back before the guest has seen it. */
+void hv_lapic_unack(struct hv_lapic *l, uint8_t vector);
 
 enum hv_lapic_event {
 	HV_LAPIC_NOTHING,

@@ -360,6 +360,11 @@ static void engine_set_tpr(struct hv_vcpu *v, uint64_t cr8)
 	v->run->cr8 = cr8;
 }
 
+static bool engine_settle(struct hv_vcpu *v)
+{
+	return kvm_run_finish(v);
+}
+
 static void engine_get_state(struct hv_vcpu *v, struct hv_cpu_state *out)
 {
 	kvm_run_finish(v);
@@ -382,6 +387,7 @@ const struct hv_engine hv_engine_kvm = {
 	.vm_close = vm_free,
 	.vcpu_open = engine_vcpu_open,
 	.vcpu_close = engine_vcpu_close,
+	.settle = engine_settle,
 	.get_state = engine_get_state,
 	.set_state = engine_set_state,
 	.run = kvm_run_guest,

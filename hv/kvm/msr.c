@@ -23,6 +23,15 @@ const uint32_t kvm_msr_index[KVM_MSRS] = {
 	[KVM_MSR_SYSENTER_ESP] = 0x175,	      [KVM_MSR_SYSENTER_EIP] = 0x176,
 	[KVM_MSR_PAT] = 0x277,		      [KVM_MSR_TSC_AUX] = 0xc0000103,
 	[KVM_MSR_MISC_ENABLE] = 0x1a0,	      [KVM_MSR_MTRR_DEF_TYPE] = 0x2ff,
+#define FIXED(k) [KVM_MSR_MTRR_FIXED + (k)]
+	FIXED(0) = 0x250,  FIXED(1) = 0x258,  FIXED(2) = 0x259,	 FIXED(3) = 0x268,
+	FIXED(4) = 0x269,  FIXED(5) = 0x26a,  FIXED(6) = 0x26b,	 FIXED(7) = 0x26c,
+	FIXED(8) = 0x26d,  FIXED(9) = 0x26e,  FIXED(10) = 0x26f,
+#undef FIXED
+#define VAR(k) [KVM_MSR_MTRR_VAR + (k)] = 0x200 + (k)
+	VAR(0), VAR(1), VAR(2), VAR(3), VAR(4), VAR(5), VAR(6), VAR(7),
+	VAR(8), VAR(9), VAR(10), VAR(11), VAR(12), VAR(13), VAR(14), VAR(15),
+#undef VAR
 };
 
 int kvm_msr_open(struct hv_vm *vm)

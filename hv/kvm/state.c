@@ -142,9 +142,9 @@ static struct kvm_sregs sregs_in(const struct hv_vcpu *v, const struct hv_cpu_st
 /* --- MSRs ----------------------------------------------------------------------------------------------------- */
 
 /* The place of each in the snapshot. */
-static uint64_t *msr_place(struct hv_cpu_state *s, enum kvm_msr k)
+static uint64_t *msr_place(struct hv_cpu_state *s, unsigned k)
 {
-	uint64_t *const place[KVM_MSRS] = {
+	uint64_t *const place[KVM_MSR_MTRR_FIXED] = {
 		[KVM_MSR_STAR] = &s->star,
 		[KVM_MSR_LSTAR] = &s->lstar,
 		[KVM_MSR_CSTAR] = &s->cstar,
@@ -159,53 +159,73 @@ static uint64_t *msr_place(struct hv_cpu_state *s, enum kvm_msr k)
 		[KVM_MSR_MTRR_DEF_TYPE] = &s->mtrr_def_type,
 	};
 
+	STATIC_ASSERT(KVM_MSR_MTRR_VAR - KVM_MSR_MTRR_FIXED == ARRAY_LEN(s->mtrr_fixed) &&
+			      KVM_MSRS - KVM_MSR_MTRR_VAR == ARRAY_LEN(s->mtrr_var),
+		      "every MTRR");
+	if (k >= KVM_MSR_MTRR_VAR)
+		return &s->mtrr_var[k - KVM_MSR_MTRR_VAR];
+	if (k >= KVM_MSR_MTRR_FIXED)
+		return &s->mtrr_fixed[k - KVM_MSR_MTRR_FIXED];
 	return place[k];
 }
 
-struct one_msr {
+struct msr_list {
 	struct kvm_msrs head;
-	struct kvm_msr_entry entry;
+	struct kvm_msr_entry entry[KVM_MSRS];
 };
 
 static bool msr_get(int fd, uint32_t index, uint64_t *value)
 {
-	struct one_msr m = { .head.nmsrs = 1, .entry.index = index };
+	struct msr_list m = { .head.nmsrs = 1, .entry[0].index = index };
 
 	if (kvm_call(fd, KVM_GET_MSRS, &m) != 1)
 		return false;
-	*value = m.entry.data;
+	*value = m.entry[0].data;
 	return true;
 }
 
 static bool msr_set(int fd, uint32_t index, uint64_t value)
 {
-	struct one_msr m = { .head.nmsrs = 1, .entry = { .index = index, .data = value } };
+	struct msr_list m = { .head.nmsrs = 1, .entry[0] = { .index = index, .data = value } };
 
 	return kvm_call(fd, KVM_SET_MSRS, &m) == 1;
 }
 
+/* Those that KVM keeps, with the values of the state: one call for all, since the pause of a move waits for it. */
+static void msr_list(const struct hv_vcpu *v, struct hv_cpu_state *st, struct msr_list *m)
+{
+	m->head = (struct kvm_msrs){ 0 };
+	for (unsigned k = 0; k < KVM_MSRS; k++)
+		if (!v->msr_own[k])
+			m->entry[m->head.nmsrs++] = (struct kvm_msr_entry){
+				.index = kvm_msr_index[k],
+				.data = *msr_place(st, k),
+			};
+}
+
 static void msrs_out(struct hv_vcpu *v, struct hv_cpu_state *out)
 {
-	for (unsigned k = 0; k < KVM_MSRS; k++) {
-		bool known = v->msr_own[k] || msr_get(v->fd, kvm_msr_index[k], &v->msr[k]);
+	struct msr_list m;
+	unsigned at = 0;
 
-		ASSERT(known); /* as at the start */
-		*msr_place(out, k) = v->msr[k];
-	}
+	msr_list(v, out, &m);
+	if (m.head.nmsrs)
+		ASSERT(kvm_call(v->fd, KVM_GET_MSRS, &m) == (int)m.head.nmsrs); /* as at the start */
+	for (unsigned k = 0; k < KVM_MSRS; k++)
+		*msr_place(out, k) = v->msr_own[k] ? v->msr[k] : m.entry[at++].data;
 }
 
 static int msrs_in(struct hv_vcpu *v, const struct hv_cpu_state *in)
 {
 	struct hv_cpu_state copy = *in;
+	struct msr_list m;
 
-	for (unsigned k = 0; k < KVM_MSRS; k++) {
-		uint64_t value = *msr_place(&copy, k);
-
+	msr_list(v, &copy, &m);
+	if (m.head.nmsrs && kvm_call(v->fd, KVM_SET_MSRS, &m) != (int)m.head.nmsrs)
+		return -EINVAL;
+	for (unsigned k = 0; k < KVM_MSRS; k++)
 		if (v->msr_own[k])
-			v->msr[k] = value;
-		else if (!msr_set(v->fd, kvm_msr_index[k], value))
-			return -EINVAL;
-	}
+			v->msr[k] = *msr_place(&copy, k);
 	return 0;
 }
 

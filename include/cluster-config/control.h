@@ -23,6 +23,9 @@
  *           takes an orderly end for a loss.  FAILED and ENDED are sent once.  A slice that dies
  *           without a word is reported by its agent as ENDED{PEER_LOST}.  A slice whose channel
  *           gives -EPIPE has lost its agent: it exits at once.
+ *           While it runs: unum - ORDER -> slice of node 0, which answers with any number of ANSWERs, the last
+ *           one with `last` set.  `unum migrate` and its like reach `unum run` by the same messages, over
+ *           the VM's unix socket (cluster-config/door.h).
  * Threads   cc_chan_send: any.  cc_chan_recv: one.  Encode and decode: any, no shared state.
  * Limits    CC_FRAME_MAX bytes a frame.  Decoders reject, never assert.
  */
@@ -58,6 +61,8 @@ enum cc_msg_type {
 	CC_MSG_PONG,
 	CC_MSG_ASK,  /* down: what can your host do? */
 	CC_MSG_HOST, /* up: the answer */
+	CC_MSG_ORDER,  /* down, to node 0 of a running VM: change something */
+	CC_MSG_ANSWER, /* up: how that goes */
 	CC_MSG_TYPES
 };
 
@@ -118,9 +123,11 @@ struct cc_vm_spec {
 		*cmdline; /* "" when there is none; kernel and initrd set on node 0 only */
 	struct cc_device device[CC_SPEC_DEVICES_MAX]; /* SERIAL and CONSOLE share one terminal */
 	unsigned devices;
-	const char *fabric_backend; /* "auto", "tcp", ... */
+	const char *fabric_backend; /* "tcp", ...; what `auto` means is chosen before (cluster-config/core/choose_fabric.h) */
 	const char *fabric_device;  /* "" any */
 	const char *fabric_listen;  /* "address:0" for ic_open */
+	uint64_t chaos;		    /* not 0: seed of a bad network (ic_config.chaos) */
+	bool probe; /* no machine: the fabric between two nodes is measured, and the report is the console */
 	unsigned dead_after_ms;
 };
 
@@ -144,6 +151,7 @@ struct cc_seq {
 
 struct cc_ask {
 	const char *kernel; /* a file on that node that is looked at, too; "": none */
+	bool fabric;	    /* only what joins it to other nodes, but that in detail */
 };
 struct cc_host_text {
 	const char *facts; /* one JSON object (docs/running.md, "unum doctor"); "": could not be had */
@@ -164,6 +172,31 @@ struct cc_ended {
 	node_id node;     /* the node it happened on; PEER_LOST: the one that is gone */
 	const char *text; /* one line, no newline */
 	const char *dump; /* CRASH: registers and the like, lines; else "" */
+};
+
+enum cc_order_kind {
+	CC_ORDER_MOVE,	/* vcpu to node */
+	CC_ORDER_DRAIN, /* everything away from node */
+	CC_ORDER_JOIN,	/* node may be used again */
+	CC_ORDER_PLACE, /* who decides where vCPUs run: mode */
+	CC_ORDERS
+};
+struct cc_order {
+	uint64_t id; /* chosen by who asks, < 2^48 */
+	enum cc_order_kind kind;
+	unsigned vcpu; /* MOVE */
+	node_id node;  /* MOVE, DRAIN, JOIN: number within the VM */
+	unsigned mode; /* PLACE */
+	bool dry_run;
+	const char *name; /* of the node, where the number is not known yet: `unum migrate` to `unum run`; else "" */
+};
+struct cc_answer {
+	uint64_t id;
+	bool last, ok; /* not last: progress */
+	unsigned vcpu;
+	node_id from, to;
+	uint32_t pause_ns;
+	const char *text; /* one line: progress, or why not */
 };
 
 #define CC_HOT_PAGES 10
@@ -188,6 +221,10 @@ struct cc_stats {
 	uint64_t refused;   /* garbage from peers: fabric and memory protocol together */
 	uint64_t guest_ns;  /* from RUN to the end */
 	const char *engine; /* "bt", "kvm": what it ran on */
+	/* vCPUs on the move; ns as in vcpu-migrate/migrate.h, of moves to this node (stop: from it) */
+	uint64_t moved_in, moved_out, moves_returned, moves_refused, snapshot_bytes;
+	uint64_t stop_p50_ns, stop_p99_ns, capture_p50_ns, capture_p99_ns, send_p50_ns, send_p99_ns;
+	uint64_t restore_p50_ns, restore_p99_ns, resume_p50_ns, resume_p99_ns, pause_p50_ns, pause_p99_ns;
 };
 
 struct cc_msg {
@@ -204,6 +241,8 @@ struct cc_msg {
 		struct cc_seq ping;
 		struct cc_ask ask;
 		struct cc_host_text host;
+		struct cc_order order;
+		struct cc_answer answer;
 	};
 	void *storage; /* behind the pointers of a decoded message; see cc_msg_clear */
 };

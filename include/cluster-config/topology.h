@@ -134,7 +134,7 @@ struct cc_local {
 	const char *kernel, *initrd, *cmdline; /* initrd may be NULL */
 	const char *const *disks;              /* paths, all on the boot node */
 	unsigned disks_count;
-	const char *fabric; /* NULL: "tcp" */
+	const char *fabric; /* NULL: "auto" */
 };
 /* -EINVAL with one line per mistake in `errors`. */
 MUST_CHECK int cc_topology_local(const struct cc_local *spec, FILE *errors,

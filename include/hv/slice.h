@@ -4,7 +4,7 @@
  *
  * Life      prepare -> connect -> run -> (end, by whatever reason) -> close.  Close undoes whatever was done, in
  *           reverse order, from any of these states.
- * Threads   prepare, connect, run and close: one thread.  console_in, stop, stats: any thread, between prepare and
+ * Threads   prepare, connect, run and close: one thread.  console_in, order, stop, stats: any thread, between prepare and
  *           close.  Sink calls come from threads of the slice, console and ended from one and the same.
  */
 #ifndef HV_SLICE_H
@@ -26,6 +26,8 @@ struct hv_slice_sink {
 	/* Once, when the VM is over as far as this slice knows, after the last console bytes.  After run only. */
 	void (*ended)(void *arg, const struct cc_ended *ended);
 	void *arg;
+	/* Of an order, on node 0.  NULL: nobody gives any. */
+	void (*answer)(void *arg, const struct cc_answer *answer);
 };
 
 struct hv_slice;
@@ -41,6 +43,8 @@ MUST_CHECK int hv_slice_connect(struct hv_slice *s, const struct cc_connect *all
 				char text[static HV_TEXT_MAX]);
 /* vCPUs go. */
 void hv_slice_run(struct hv_slice *s);
+/* Node 0: changes something while the VM runs; sink.answer follows, at once if it is refused. */
+void hv_slice_order(struct hv_slice *s, const struct cc_order *o);
 /* Bytes typed at the terminal; what does not fit is dropped. */
 void hv_slice_console_in(struct hv_slice *s, const uint8_t *data, size_t len);
 /* Ends the VM here; sink.ended follows if it has not been called (and the slice runs). */

@@ -21,6 +21,7 @@
 #define IC_DATA_MAX PAGE_SIZE
 #define IC_KEY_BYTES 32u
 #define IC_ADDR_MAX 128u
+#define IC_DEAD_AFTER_MS 5000u
 
 enum ic_port { IC_PORT_DSM, IC_PORT_HV, IC_PORT_MIGRATE, IC_PORT_TEST, IC_PORTS };
 
@@ -43,7 +44,7 @@ struct ic_handler {
 struct ic_config {
 	node_id self;
 	unsigned nodes;
-	const char *backend; /* "tcp", "sim", ... or "auto" */
+	const char *backend; /* a name of ic_backend_names */
 	const char *device;  /* which of several that the backend could use; NULL or "": any */
 	const char *listen;  /* "address:port"; port 0 takes a free one */
 	uint64_t vm_id;	     /* both ends must agree, or the peer is refused */
@@ -51,6 +52,7 @@ struct ic_config {
 	struct ic_sim *sim; /* not NULL: this node of a simulated network (interconnect/sim.h); backend is not looked at */
 	void (*on_peer)(void *arg, node_id peer, enum ic_peer_event event); /* inside ic_progress */
 	void *arg;
+	unsigned dead_after_ms; /* silence, with data under way, after which a peer is lost; 0: IC_DEAD_AFTER_MS */
 	/* For tests: a seed other than 0 makes the network bad, within the contract above (interconnect/chaos.c). */
 	struct {
 		uint64_t seed;
@@ -67,6 +69,12 @@ struct ic_fabric;
 
 /* Names of the backends there are, NULL-terminated.  Whether one can serve here, ic_open tells. */
 const char *const *ic_backend_names(void);
+/*
+ * Opens a backend for a moment, without listening; `device` as in ic_config.  0, with what it offers in `text`, as far
+ * as it can tell, a line each; or as ic_open, with the cause in `text` where there are words for it, else "".  Some
+ * libraries look at every device of the host: it may take a second.
+ */
+MUST_CHECK int ic_backend_try(const char *backend, const char *device, char *text, size_t size);
 /* Opens and listens.  -EINVAL unknown backend, -ELIBACC its library is not here, -ENODEV no device for it, -EADDRINUSE,
  * ...; logged once. */
 MUST_CHECK int ic_open(const struct ic_config *cfg, struct ic_fabric **out);

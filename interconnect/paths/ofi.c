@@ -309,3 +309,22 @@ static int path_open(const char *device, const struct ic_path_host *host, unsign
 }
 
 const struct ic_path_ops ic_path_ofi = SLOTS_PATH_OPS(path_open);
+
+/* A line for each provider and domain that would do. */
+void ic_offers_ofi(char *text, size_t size)
+{
+	struct fi_info *list = NULL;
+	size_t used = 0;
+
+	text[0] = 0;
+	if (info_get("", &list))
+		return;
+	for (struct fi_info *i = list; i && used < size; i = i->next) {
+		char line[160];
+
+		snprintf(line, sizeof(line), "%s/%s\n", i->fabric_attr->prov_name, i->domain_attr->name);
+		if (!strstr(text, line)) /* one for each address of the same */
+			used += (size_t)snprintf(text + used, size - used, "%s", line);
+	}
+	fi_freeinfo(list);
+}

@@ -267,7 +267,9 @@ static int ucx_poll(struct port *p, unsigned budget)
 {
 	unsigned rounds = 0, count = 0;
 
-	while (p->arrived_count < budget && rounds++ < budget && ucp_worker_progress(p->worker))
+	/* Not until nothing is left: over sockets each look costs system calls, and what is left keeps the descriptor
+	 * readable. */
+	while (!p->arrived_count && rounds++ < budget && ucp_worker_progress(p->worker))
 		;
 	for (; p->arrived_count && count < budget; count++) {
 		struct arrived a = p->arrived[p->arrived_first];
@@ -324,3 +326,27 @@ static int path_open(const char *device, const struct ic_path_host *host, unsign
 }
 
 const struct ic_path_ops ic_path_ucx = SLOTS_PATH_OPS(path_open);
+
+/* UCP tells its resources only in print: "# resource 2 : md 1 dev 2 flags -- tcp/eth0". */
+void ic_offers_ucx(char *text, size_t size)
+{
+	struct port p = { 0 };
+	char *print = NULL, *line, *rest = NULL;
+	size_t len = 0, used = 0;
+	FILE *f = open_memstream(&print, &len);
+
+	text[0] = 0;
+	if (f && !context_open(&p, ""))
+		ucp_context_print_info(p.context, f);
+	if (f)
+		fclose(f);
+	for (line = strtok_r(print, "\n", &rest); line && used < size; line = strtok_r(NULL, "\n", &rest)) {
+		const char *name = strrchr(line, ' ');
+
+		if (strstr(line, "resource ") && name && strchr(name, '/'))
+			used += (size_t)snprintf(text + used, size - used, "%s\n", name + 1);
+	}
+	if (p.context)
+		ucp_cleanup(p.context);
+	free(print);
+}
