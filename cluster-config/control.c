@@ -68,11 +68,13 @@ static int frame_pack(const Unum__Msg *pb, uint8_t **frame, size_t *len)
 	return 0;
 }
 
+#define RULE_WORDS (NODES_MAX / 64)
 struct prepare_parts {
 	Unum__Prepare pb;
 	Unum__Range range[CC_RANGES_MAX], *ranges[CC_RANGES_MAX];
 	Unum__Device device[CC_SPEC_DEVICES_MAX], *devices[CC_SPEC_DEVICES_MAX];
 	char *names[NODES_MAX];
+	uint8_t may_run[VCPUS_MAX * RULE_WORDS * 8];
 };
 
 static void prepare_lists(const struct cc_vm_spec *s, struct prepare_parts *p)
@@ -123,6 +125,12 @@ static int prepare_encode(const struct cc_vm_spec *s, Unum__Msg *msg, uint8_t **
 	p->pb.faults = s->faults;
 	p->pb.private_tables = s->private_tables;
 	p->pb.checksums = s->checksums;
+	p->pb.placement = s->placement;
+	p->pb.place_trace = str(s->place_trace);
+	for (unsigned i = 0; i < s->vcpus && s->ruled; i++)
+		for (unsigned w = 0; w < RULE_WORDS; w++)
+			put_le64(p->may_run + (i * RULE_WORDS + w) * 8, s->may_run[i].w[w]);
+	p->pb.may_run = (ProtobufCBinaryData){ s->ruled ? s->vcpus * RULE_WORDS * 8 : 0, p->may_run };
 	p->pb.cpu_features = str(s->cpu_features);
 	p->pb.kernel = str(s->kernel);
 	p->pb.initrd = str(s->initrd);

@@ -41,6 +41,11 @@ static void node_print(const struct cc_report *r, unsigned i, FILE *out)
 		"%.1f\n",
 		ull(s->msgs_sent), ull(s->msgs_received), (double)s->bytes_sent / 1048576.0,
 		(double)s->bytes_received / 1048576.0);
+	if (s->moved_in || s->moved_out || s->moves_returned)
+		fprintf(out,
+			"  vCPU moves      in %llu, out %llu, come back %llu; pause p50 %.1f us, p99 %.1f us\n",
+			ull(s->moved_in), ull(s->moved_out), ull(s->moves_returned),
+			(double)s->pause_p50_ns / 1e3, (double)s->pause_p99_ns / 1e3);
 	if (s->refused)
 		fprintf(out, "  refused         %llu messages that were not ours\n",
 			ull(s->refused));
@@ -99,6 +104,23 @@ static void counters_json(json_t *node, const struct cc_stats *s)
 		{ "ipis_sent_remote", s->ipis_sent_remote },
 		{ "ipis_received_remote", s->ipis_received_remote },
 		{ "mmio_remote", s->mmio_remote },
+		{ "moved_in", s->moved_in },
+		{ "moved_out", s->moved_out },
+		{ "moves_returned", s->moves_returned },
+		{ "moves_refused", s->moves_refused },
+		{ "snapshot_bytes", s->snapshot_bytes },
+		{ "stop_p50_ns", s->stop_p50_ns },
+		{ "stop_p99_ns", s->stop_p99_ns },
+		{ "capture_p50_ns", s->capture_p50_ns },
+		{ "capture_p99_ns", s->capture_p99_ns },
+		{ "send_p50_ns", s->send_p50_ns },
+		{ "send_p99_ns", s->send_p99_ns },
+		{ "restore_p50_ns", s->restore_p50_ns },
+		{ "restore_p99_ns", s->restore_p99_ns },
+		{ "resume_p50_ns", s->resume_p50_ns },
+		{ "resume_p99_ns", s->resume_p99_ns },
+		{ "pause_p50_ns", s->pause_p50_ns },
+		{ "pause_p99_ns", s->pause_p99_ns },
 		{ "exits", s->exits },
 		{ "msgs_sent", s->msgs_sent },
 		{ "msgs_received", s->msgs_received },

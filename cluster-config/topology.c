@@ -296,6 +296,7 @@ static void local_fill(const struct cc_local *spec, struct cc_topology *t)
 	vm->engine = spec->engine;
 	vm->faults = spec->faults;
 	vm->checksums = spec->checksums;
+	vm->placement = spec->placement;
 	vm->kernel = spec->kernel;
 	vm->initrd = spec->initrd;
 	vm->cmdline = spec->cmdline ? spec->cmdline : "";

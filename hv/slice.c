@@ -94,6 +94,8 @@ static void on_peer(void *arg, node_id peer, enum ic_peer_event event)
 	hv_slice_end(s, CC_END_PEER_LOST, peer, NULL, "node %s is lost", s->spec->node_name[peer]);
 	if (s->dsm)
 		dsm_peer_lost(s->dsm, peer);
+	if (s->mig)
+		mig_peer_lost(s->mig, peer);
 }
 
 void hv_slice_answer(struct hv_slice *s, const struct cc_answer *a)

@@ -141,6 +141,12 @@ static void tcp_wake(void *priv)
 		log_debug("tcp: wake errno %d", errno);
 }
 
+void tcp_rearm(struct tcp *t)
+{
+	if (atomic_load(&t->waiting) && (t->ops->sleep(t->path, true) || t->backlog))
+		tcp_wake(t);
+}
+
 static void hush_path(struct tcp *t, bool on)
 {
 	struct epoll_event ev = { .events = on ? 0 : EPOLLIN, .data.ptr = &t->path_fd };
@@ -150,8 +156,8 @@ static void hush_path(struct tcp *t, bool on)
 		log_error("tcp: epoll_ctl errno %d", errno);
 	if (on)
 		t->ops->sleep(t->path, false);
-	else if (atomic_load(&t->waiting) && (t->ops->sleep(t->path, true) || t->backlog))
-		tcp_wake(t);
+	else
+		tcp_rearm(t);
 }
 
 static void tcp_hush(void *priv, bool on)

@@ -92,6 +92,9 @@ struct tcp {
 	} * asked;
 };
 
+/* tcp.c; path: whoever is in wait may have missed what was to wake it */
+void tcp_rearm(struct tcp *t);
+
 /* tcp_send.c */
 int tcp_send(void *priv, node_id to, const struct ic_msg *msg);
 void tcp_spoil(void *priv, node_id to, enum ic_spoil how);

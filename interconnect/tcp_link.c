@@ -283,6 +283,8 @@ static int control_pump(struct tcp *t, struct tcp_link *l, unsigned budget)
 	int got = tcp_link_read(t, l), done = 0;
 
 	l->rx_start = l->rx_end = 0;
+	if (got > 0 && !t->hushed) /* a bell, which may have been for another thread */
+		tcp_rearm(t);
 	if (got >= 0)
 		return 0;
 	/* What it left behind.  Bounded: the others may never cease. */

@@ -49,6 +49,7 @@ struct mig {
 	char features[MIG_FEATURES_MAX];
 	pthread_mutex_t lock;
 	_Atomic unsigned waiting;
+	bool lost[NODES_MAX];
 	struct mig_stats stats;
 	struct samples part[MIG_PARTS];
 	struct vcpu vcpu[];
@@ -302,6 +303,11 @@ static void order_step(struct mig *m, unsigned vcpu, node_id to, node_id origin,
 		done(m, &o, origin);
 		return;
 	}
+	if (m->lost[to]) { /* the core keeps no list: an offer to it would wait for ever */
+		o.result = HO_PEER_LOST;
+		done(m, &o, origin);
+		return;
+	}
 	v->target = to;
 	v->why[0] = 0;
 	ho_order(&v->ho, to, (uint64_t)origin << ORDER_BITS | order, &fx);
@@ -414,6 +420,7 @@ bool mig_waiting(const struct mig *m)
 void mig_peer_lost(struct mig *m, node_id peer)
 {
 	pthread_mutex_lock(&m->lock);
+	m->lost[peer] = true;
 	for (unsigned k = 0; k < m->cfg.vcpus; k++) {
 		struct ho_effects fx = { 0 };
 

@@ -211,6 +211,30 @@ static void fabric_check(const struct cc_topology *t, const struct cc_vm *vm, st
 	}
 }
 
+/* Rules are about vCPUs that there are and nodes that take part, and somebody must follow them. */
+static void rules_check(const struct cc_topology *t, const struct cc_vm *vm, struct cc_diags *d)
+{
+	struct cc_mark mark = vm->rules_mark;
+
+	if (vm->placement == CC_PLACEMENT_RULES && !mark.line)
+		cc_diag_add(d, vm->mark, "vm '%s': 'placement: rules' needs the key 'rules'", vm->name);
+	if (vm->placement != CC_PLACEMENT_RULES && mark.line)
+		cc_diag_add(d, mark, "vm '%s': 'rules' go with 'placement: rules'", vm->name);
+	for (unsigned v = vm->vcpus; v < VCPUS_MAX; v++)
+		if (!nodeset_empty(&vm->may_run[v])) {
+			cc_diag_add(d, mark, "vm '%s': a rule names vCPU %u, the vm has 0 to %u", vm->name, v,
+				    vm->vcpus - 1);
+			break;
+		}
+	for (unsigned n = 0; n < t->nodes; n++)
+		for (unsigned v = 0; v < vm->vcpus && !takes_part(vm, n); v++)
+			if (nodeset_has(&vm->may_run[v], (node_id)n)) {
+				cc_diag_add(d, mark, "vm '%s': a rule names node '%s', which has no share in the vm",
+					    vm->name, t->node[n].name);
+				break;
+			}
+}
+
 /* All VMs of a file may run at once, so together they must fit each node. */
 static void nodes_lend(const struct cc_topology *t, struct cc_diags *d)
 {
@@ -254,6 +278,7 @@ void cc_schema_check(struct cc_topology *t, const struct cc_sound *sound, struct
 		shares_check(t, vm, d);
 		devices_check(t, vm, d);
 		fabric_check(t, vm, d);
+		rules_check(t, vm, d);
 	}
 	if (all_fit)
 		nodes_lend(t, d);

@@ -328,6 +328,106 @@ static void initrd_take(struct cc_walk *w, const struct cc_tree_node *v, void *o
 	field_take(w, &f, v, object);
 }
 
+/* "0-3,6" to bits.  False: a mistake, which is told. */
+static bool vcpus_take(struct cc_walk *w, const struct cc_tree_node *v, bool bit[VCPUS_MAX])
+{
+	const char *at = v->text;
+
+	for (;;) {
+		unsigned n[2] = { 0, 0 };
+
+		for (unsigned i = 0; i < 2; i++) {
+			const char *digits = at;
+
+			for (; *at >= '0' && *at <= '9' && at - digits < 3; at++)
+				n[i] = n[i] * 10 + (unsigned)(*at - '0');
+			if (at == digits)
+				goto bad;
+			if (i || *at != '-') {
+				n[1] = i ? n[1] : n[0];
+				break;
+			}
+			at++;
+		}
+		if (n[0] > n[1] || n[1] >= VCPUS_MAX)
+			goto bad;
+		for (unsigned i = n[0]; i <= n[1]; i++)
+			bit[i] = true;
+		if (!*at)
+			return true;
+		if (*at++ != ',')
+			goto bad;
+	}
+bad:
+	cc_diag_add(w->d, v->mark, "'vcpus' must be numbers and ranges of vCPUs like 0-3,6, not '%.40s'", v->text);
+	return false;
+}
+
+struct rule_object {
+	bool vcpu[VCPUS_MAX];
+	struct nodeset nodes;
+};
+
+static void rule_vcpus_take(struct cc_walk *w, const struct cc_tree_node *v, void *object)
+{
+	struct rule_object *rule = object;
+
+	if (kind_check(w, "vcpus", v, CC_TREE_SCALAR) && !vcpus_take(w, v, rule->vcpu))
+		memset(rule->vcpu, 0, sizeof(rule->vcpu));
+}
+
+static void rule_nodes_take(struct cc_walk *w, const struct cc_tree_node *v, void *object)
+{
+	struct rule_object *rule = object;
+
+	if (!kind_check(w, "nodes", v, CC_TREE_SEQ))
+		return;
+	if (!child(w, v))
+		cc_diag_add(w->d, v->mark, "'nodes' is empty");
+	for (const struct cc_tree_node *n = child(w, v); n; n = sibling(w, n)) {
+		unsigned node = NODES_MAX;
+
+		if (!kind_check(w, "nodes[]", n, CC_TREE_SCALAR))
+			continue;
+		node_take(w, n, &node);
+		if (node < NODES_MAX)
+			nodeset_add(&rule->nodes, (node_id)node);
+	}
+}
+
+static const struct cc_field rule_fields[] = {
+	{ "vcpus", F_OTHER, .required = true, .take = rule_vcpus_take },
+	{ "nodes", F_OTHER, .required = true, .take = rule_nodes_take },
+};
+
+static void rules_take(struct cc_walk *w, const struct cc_tree_node *v, void *object)
+{
+	struct cc_vm *vm = object;
+
+	vm->rules_mark = v->mark;
+	if (!kind_check(w, "rules", v, CC_TREE_SEQ))
+		return;
+	if (!child(w, v))
+		cc_diag_add(w->d, v->mark, "'rules' is empty");
+	for (const struct cc_tree_node *n = child(w, v); n; n = sibling(w, n)) {
+		struct rule_object rule = { 0 };
+
+		if (!kind_check(w, "rules[]", n, CC_TREE_MAP))
+			continue;
+		MAP_TAKE(w, rule_fields, n, &rule);
+		for (unsigned i = 0; i < VCPUS_MAX && !nodeset_empty(&rule.nodes); i++) {
+			if (!rule.vcpu[i])
+				continue;
+			if (!nodeset_empty(&vm->may_run[i])) {
+				cc_diag_add(w->d, n->mark, "vCPU %u is in an earlier rule, too", i);
+				break;
+			}
+			vm->may_run[i] = rule.nodes;
+		}
+	}
+}
+
+static const char *const placement_words[] = { "pinned", "auto", "rules", NULL };
 static const char *const numa_words[] = { "expose", "flat", NULL };
 static const char *const engine_words[] = { "auto", "bt", "kvm", NULL };
 static const char *const faults_words[] = { "auto", "inline", "dispatch", NULL };
@@ -341,6 +441,8 @@ static const struct cc_field vm_fields[] = {
 	{ "engine", F_ENUM, .offset = VM_AT(engine), .words = engine_words },
 	{ "faults", F_ENUM, .offset = VM_AT(faults), .words = faults_words },
 	{ "checksums", F_BOOL, .offset = VM_AT(checksums) },
+	{ "placement", F_ENUM, .offset = VM_AT(placement), .words = placement_words },
+	{ "rules", F_OTHER, .take = rules_take },
 	{ "kernel", F_OTHER, .required = true, .take = kernel_take },
 	{ "initrd", F_OTHER, .take = initrd_take },
 	{ "cmdline", F_CMDLINE, .offset = VM_AT(cmdline) },
@@ -370,6 +472,7 @@ static void vms_take(struct cc_walk *w, const struct cc_tree_node *v, void *obje
 		t->vms++;
 		vm->mark = n->mark;
 		vm->cmdline = "";
+		vm->placement = CC_PLACEMENT_DEFAULT;
 		vm->console_node = NODES_MAX; /* not told: cc_schema_check takes the boot node */
 		vm->rng_node = NODES_MAX;
 		before = mistakes(w->d);

@@ -59,6 +59,15 @@ static void devices_lay(const struct cc_vm *vm, struct cc_vm_spec *spec)
 			   vm->nic[i].tap);
 }
 
+static void rules_lay(const struct cc_vm *vm, struct cc_vm_spec *spec)
+{
+	spec->ruled = vm->rules_mark.line > 0;
+	for (unsigned v = 0; v < spec->vcpus && spec->ruled; v++)
+		for (unsigned i = 0; i < vm->shares; i++)
+			if (nodeset_empty(&vm->may_run[v]) || nodeset_has(&vm->may_run[v], (node_id)vm->share[i].node))
+				nodeset_add(&spec->may_run[v], (node_id)i);
+}
+
 /* The schema allows only one choice beside auto among the nodes of a VM. */
 const char *cc_spec_backend(const struct cc_topology *t, const struct cc_vm *vm)
 {
@@ -89,6 +98,9 @@ void cc_spec_make(const struct cc_topology *t, const struct cc_vm *vm, node_id s
 	spec->engine = vm->engine;
 	spec->faults = vm->faults;
 	spec->checksums = vm->checksums;
+	spec->placement = vm->placement;
+	spec->place_trace = "";
+	rules_lay(vm, spec);
 	spec->cpu_features = "";
 	spec->kernel = self == 0 ? vm->kernel : "";
 	spec->initrd = self == 0 && vm->initrd ? vm->initrd : "";

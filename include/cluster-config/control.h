@@ -116,6 +116,10 @@ struct cc_vm_spec {
 	enum cc_engine engine;
 	enum cc_faults faults;	  /* of the kvm engine */
 	bool checksums;		  /* pages travel with a checksum */
+	enum cc_placement placement;
+	bool ruled; /* may_run counts, whoever decides */
+	struct nodeset may_run[VCPUS_MAX]; /* node numbers of the VM, never none */
+	const char *place_trace; /* node 0: file to record the inputs of the placement in; "": none */
 	bool private_tables;	  /* the kernel promises that no two vCPUs share page tables */
 	const char *cpu_features; /* what all nodes can honour beyond the x86-64-v2 model: names as in /proc/cpuinfo, a
 				     space between; "": nothing */

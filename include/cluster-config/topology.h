@@ -13,6 +13,7 @@
 #define CLUSTER_CONFIG_TOPOLOGY_H
 
 #include "base/err.h"
+#include "base/bits.h"
 #include "base/types.h"
 
 #include <stdio.h>
@@ -37,6 +38,9 @@ enum cc_engine { CC_ENGINE_AUTO, CC_ENGINE_BT, CC_ENGINE_KVM };
 /* How a page that is not here comes to a vCPU of the kvm engine; auto: what the host's probe likes best. */
 enum cc_faults { CC_FAULTS_AUTO, CC_FAULTS_INLINE, CC_FAULTS_DISPATCH };
 enum cc_numa { CC_NUMA_EXPOSE, CC_NUMA_FLAT };
+/* Who decides where vCPUs run: nobody, they stay; unum; unum within the VM's rules. */
+enum cc_placement { CC_PLACEMENT_PINNED, CC_PLACEMENT_AUTO, CC_PLACEMENT_RULES };
+#define CC_PLACEMENT_DEFAULT CC_PLACEMENT_PINNED
 
 /* A place in the file, both counted from 1; line 0: nowhere (a default or the command line). */
 struct cc_mark {
@@ -83,6 +87,9 @@ struct cc_vm {
 	enum cc_engine engine;
 	enum cc_faults faults;
 	bool checksums; /* pages travel with a checksum */
+	enum cc_placement placement;
+	struct cc_mark rules_mark;	       /* line 0: no rules */
+	struct nodeset may_run[VCPUS_MAX];     /* where each vCPU may, indexes into cc_topology.node; empty: anywhere */
 	const char *kernel, *initrd, *cmdline; /* initrd NULL: none; cmdline never NULL */
 	struct cc_share
 		share[NODES_MAX]; /* nodes that take part, in pool order; [0] is the boot node */
@@ -131,6 +138,7 @@ struct cc_local {
 	enum cc_engine engine;
 	enum cc_faults faults;
 	bool checksums; /* pages travel with a checksum */
+	enum cc_placement placement;
 	const char *kernel, *initrd, *cmdline; /* initrd may be NULL */
 	const char *const *disks;              /* paths, all on the boot node */
 	unsigned disks_count;

@@ -309,7 +309,7 @@ static void until_ended(struct node *self)
 static void node_main(unsigned id)
 {
 	struct node *n = &run.node[id];
-	struct hv_slice_sink sink = { sink_console, sink_progress, sink_ended, n };
+	struct hv_slice_sink sink = { sink_console, sink_progress, sink_ended, n, NULL };
 	char text[HV_TEXT_MAX] = "";
 
 	spec_fill(&n->spec, id);

@@ -9,7 +9,7 @@
  *           P3 one that did not pay is remembered (past), and not undone for a hope that it has disproved;
  *           P4 each one that did not pay doubles the price of the next (burden); evidence is bounded by the horizon,
  *              so the price grows out of its reach;
- *           P5 burden and memory are taken back only when what the vCPU waits has changed to half or double.
+ *           P5 burden and memory are taken back only when what the vCPU waits changes while nobody moves.
  * Owns nothing; pure.
  */
 #include "vcpu-migrate/place.h"
@@ -23,6 +23,8 @@
 #define SETTLE_PERIODS 2u
 #define SETTLE_MOVES 4u	   /* in prices of the bare move; the larger of the two */
 #define BURDEN_MAX 10u
+#define QUIET 4u	   /* horizons; then evidence is of the present to 98 % */
+#define NOISE 20u	   /* per mille */
 #define LOST_WEIGHT 8u	   /* a new sample counts for one in so many */
 #define MILLE 1000u
 
@@ -37,11 +39,14 @@ struct vcpu {
 	node_id at, from, to;		     /* to: ordered, not there yet, else NODE_NONE */
 	node_id left;			     /* where it was before its last move of ours; NODE_NONE */
 	bool paying, judging;		     /* ordered because it should pay; arrived, and that is looked at */
+	bool known;			     /* usual */
 	uint8_t burden;
-	uint16_t before, usual; /* per mille that it waited before the move; when the last move was judged */
+	uint16_t before, usual; /* per mille that it waited before the move; when nobody had moved for long */
+	uint32_t before_all;	/* the same of all vCPUs together */
 	uint32_t refetched;	/* pages from where it came, since it arrived */
+	uint64_t waited_us, since_us; /* place.waited_us and the time when it had settled; since 0: not yet */
 	uint64_t until_us;	/* `to`: given up then; else settles until then */
-	uint64_t judged_us, left_us;
+	uint64_t left_us;
 };
 
 struct place {
@@ -50,6 +55,9 @@ struct place {
 	bool pinned, ruled;
 	struct place_costs costs; /* lost_pages: as learnt, times LOST_WEIGHT */
 	uint64_t last_us;	  /* time of the last step; 0: none */
+	uint64_t waited_us;	  /* by all vCPUs, ever */
+	uint32_t all_us, time_us; /* the same and its time, forgotten over the horizon */
+	uint64_t moved_us;	  /* when anybody arrived anywhere */
 	uint64_t load_until_us;	  /* no moves for load before */
 	struct nodeset allowed[VCPUS_MAX];
 	struct vcpu vcpu[VCPUS_MAX];
@@ -225,17 +233,33 @@ static void gather(struct place *p, unsigned v, const struct place_input *in, ui
 	}
 }
 
+/* What all vCPUs together wait. */
+static void tally(struct place *p, const struct place_input *in, uint32_t dt)
+{
+	uint64_t sum = 0;
+
+	for (unsigned v = 0; v < p->vcpus; v++)
+		for (unsigned n = 0; n < p->nodes; n++)
+			sum += n == in->vcpu[v].at ? 0 : in->stall[(size_t)v * p->nodes + n].us;
+	fade(&p->all_us, dt, horizon(p));
+	fade(&p->time_us, dt, horizon(p));
+	add(&p->all_us, bounded(sum));
+	add(&p->time_us, dt);
+	p->waited_us += sum;
+}
+
 /* The move to where it is has had its time: did it pay? */
 static void judge(struct place *p, unsigned v, uint64_t now_us)
 {
 	struct vcpu *x = &p->vcpu[v];
 	uint16_t now = waiting(x);
+	uint64_t all = (p->waited_us - x->waited_us) * MILLE / (now_us - x->since_us);
+	/* A vCPU that pleases itself by running away from one that follows it has won nothing. */
 	bool back = x->at == x->left && now_us - x->left_us < 4ull * horizon(p);
+	bool paid = 2u * now <= x->before && all + (x->before - now) / 4u <= x->before_all;
 
 	x->judging = false;
-	x->judged_us = now_us;
-	x->usual = now;
-	if (!back && 2u * now <= x->before) {
+	if (paid && !back) {
 		/* What it had to fetch again is known only now that its waits are not of another kind. */
 		p->costs.lost_pages -= p->costs.lost_pages / LOST_WEIGHT;
 		p->costs.lost_pages += x->refetched < PLACE_COST_MAX ? x->refetched : PLACE_COST_MAX;
@@ -250,20 +274,50 @@ static void judge(struct place *p, unsigned v, uint64_t now_us)
 	x->left_us = now_us;
 }
 
-/* P5: other waits than when the last move was judged, for long. */
+/*
+ * P5: while nobody moves, waits change only because the guest does something else.  Then what was learnt of the vCPU is
+ * of no use.  `usual` is taken when its waits have had the time to show that nobody moves.
+ */
 static void forgive(struct place *p, unsigned v, uint64_t now_us)
 {
 	struct vcpu *x = &p->vcpu[v];
 	uint16_t now = waiting(x);
 
-	if (!x->burden || now_us - x->judged_us < 4ull * horizon(p))
-		return;
-	if (now <= 2u * x->usual && 2u * now >= x->usual)
-		return;
-	x->burden--;
-	x->judged_us = now_us;
-	x->usual = now;
-	forget_past(p, v);
+	if (now_us - p->moved_us < QUIET * (uint64_t)horizon(p)) {
+		x->known = false;
+	} else if (!x->known) {
+		x->known = true;
+		x->usual = now;
+	} else if (now > 2u * x->usual + NOISE || 2u * now + NOISE < x->usual) {
+		x->usual = now;
+		x->burden = 0;
+		forget_past(p, v);
+	}
+}
+
+/* P1: somebody goes, or went, from `from` to `to`.  What would bring others the other way is not worth anything any more. */
+static void spend(struct place *p, node_id from, node_id to, uint64_t now_us)
+{
+	for (unsigned u = 0; u < p->vcpus; u++) {
+		struct evidence *e = &evidence_of(p, u)[from];
+		struct vcpu *x = &p->vcpu[u];
+
+		if (x->at != to || x->to != NODE_NONE || x->judging || e->us < price(p, 0))
+			continue;
+		x->total_us -= e->us < x->total_us ? e->us : x->total_us;
+		e->us = e->reads_us = e->bounced_us = 0;
+		if (x->until_us < now_us + settle(p))
+			x->until_us = now_us + settle(p);
+	}
+}
+
+/* Somebody is on the way from `from` to `to`. */
+static bool coming(const struct place *p, node_id from, node_id to)
+{
+	for (unsigned u = 0; u < p->vcpus; u++)
+		if (p->vcpu[u].at == from && p->vcpu[u].to == to)
+			return true;
+	return false;
 }
 
 static void arrived(struct place *p, unsigned v, node_id at, uint64_t now_us)
@@ -275,8 +329,12 @@ static void arrived(struct place *p, unsigned v, node_id at, uint64_t now_us)
 	x->at = at;
 	x->to = NODE_NONE;
 	x->refetched = 0;
-	x->until_us = x->from == NODE_NONE ? 0 : now_us + settle(p);
+	x->until_us = x->since_us = 0;
 	forget(p, v);
+	if (x->from == NODE_NONE)
+		return;
+	x->until_us = p->moved_us = now_us + settle(p);
+	spend(p, x->from, at, now_us);
 }
 
 static void absorb(struct place *p, unsigned v, const struct place_input *in, uint32_t dt)
@@ -296,19 +354,21 @@ static void absorb(struct place *p, unsigned v, const struct place_input *in, ui
 		/* Refused, or it came to nothing. */
 		x->to = NODE_NONE;
 		x->burden += x->burden < BURDEN_MAX;
-		x->judged_us = in->now_us;
-		x->usual = x->before;
 		forget(p, v);
 	}
-	if (in->now_us <= x->until_us && x->judging) {
-		if (x->from != NODE_NONE)
+	if (in->now_us <= x->until_us) {
+		if (x->judging)
 			x->refetched += in->stall[(size_t)v * p->nodes + x->from].waits;
 		return;
 	}
+	if (x->judging && !x->since_us) {
+		x->waited_us = p->waited_us;
+		x->since_us = in->now_us;
+	}
 	gather(p, v, in, dt);
-	if (x->judging && in->now_us >= x->until_us + settle(p))
+	if (x->judging && in->now_us >= x->since_us + settle(p))
 		judge(p, v, in->now_us);
-	else if (!x->judging)
+	else if (!x->judging && in->now_us > p->moved_us)
 		forgive(p, v, in->now_us);
 }
 
@@ -363,7 +423,7 @@ static struct place_verdict weigh(struct place *p, const struct place_input *in,
 		r.why = PLACE_PINGPONG;
 	else
 		r.why = e->us ? PLACE_SCAN : PLACE_LOAD;
-	if (in->now_us < x->until_us || x->judging)
+	if (in->now_us < x->until_us || x->judging || coming(p, to, x->at))
 		r.why = PLACE_HELD;
 	else if (e->us < need && (r.lack_us >= 0 || in->now_us < p->load_until_us))
 		r.why = 2 * (uint64_t)e->reads_us > e->us ? PLACE_COPY : PLACE_FETCH;
@@ -427,12 +487,12 @@ static bool evict(struct place *p, const struct place_input *in, unsigned v, str
 	return any;
 }
 
-/* P1: v goes.  Evidence that would bring somebody the other way is not worth anything any more. */
 static void order(struct place *p, const struct place_input *in, const struct place_verdict *r)
 {
 	struct vcpu *x = &p->vcpu[r->vcpu];
 
 	x->before = waiting(x);
+	x->before_all = p->time_us ? (uint32_t)((uint64_t)p->all_us * MILLE / p->time_us) : 0;
 	x->paying = r->why == PLACE_SCAN || r->why == PLACE_PINGPONG;
 	x->to = r->to;
 	x->until_us = in->now_us + SETTLE_MOVES * settle(p);
@@ -446,17 +506,7 @@ static void order(struct place *p, const struct place_input *in, const struct pl
 		p->load[r->to] += MILLE / (in->node[r->to].cpus ? in->node[r->to].cpus : 1);
 		p->load[r->from] -= gone < p->load[r->from] ? gone : p->load[r->from];
 	}
-	for (unsigned u = 0; u < p->vcpus; u++) {
-		struct vcpu *y = &p->vcpu[u];
-		struct evidence *e = &evidence_of(p, u)[r->from];
-
-		if (u == r->vcpu || y->at != r->to || y->to != NODE_NONE || e->us < price(p, 0))
-			continue;
-		y->total_us -= e->us < y->total_us ? e->us : y->total_us;
-		e->us = e->reads_us = e->bounced_us = 0;
-		if (y->until_us < in->now_us + settle(p))
-			y->until_us = in->now_us + settle(p);
-	}
+	spend(p, r->from, r->to, in->now_us);
 }
 
 static void say(struct place_output *out, const struct place_verdict *r)
@@ -504,6 +554,7 @@ void place_step(struct place *p, const struct place_input *in, struct place_outp
 	memset(p->has, 0, sizeof(p->has));
 	for (unsigned n = 0; n < p->nodes; n++)
 		p->load[n] = in->node[n].load;
+	tally(p, in, bounded(dt));
 	for (unsigned v = 0; v < p->vcpus; v++) {
 		absorb(p, v, in, bounded(dt));
 		p->has[p->vcpu[v].to != NODE_NONE ? p->vcpu[v].to : in->vcpu[v].at]++;

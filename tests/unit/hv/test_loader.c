@@ -29,7 +29,7 @@ static void on_ended(void *arg, const struct cc_ended *ended)
 
 Test(loader, a_bad_kernel_fails_before_anything_runs)
 {
-	struct hv_slice_sink sink = { on_console, on_progress, on_ended, NULL };
+	struct hv_slice_sink sink = { on_console, on_progress, on_ended, NULL, NULL };
 	struct cc_vm_spec *s = calloc(1, sizeof(*s));
 	struct hv_slice *slice = NULL;
 	char text[HV_TEXT_MAX];

@@ -312,7 +312,7 @@ static void kernel_make(void)
 
 static void node_prepare(struct node *n, node_id self, unsigned nodes, unsigned vcpus)
 {
-	struct hv_slice_sink sink = { on_console, on_progress, on_ended, n };
+	struct hv_slice_sink sink = { on_console, on_progress, on_ended, n, NULL };
 	struct cc_vm_spec *s = &n->spec;
 	char text[HV_TEXT_MAX];
 

@@ -24,6 +24,7 @@ static struct hv_msg sample(enum hv_msg_kind kind, struct rng *r)
 		break;
 	case HV_MSG_ADDR:
 		m.addr.vcpu = (uint8_t)rng_next(r);
+		m.addr.seq = (uint32_t)rng_next(r);
 		m.addr.addr.id = (uint32_t)rng_next(r);
 		m.addr.addr.ldr = (uint32_t)rng_next(r);
 		m.addr.addr.enabled = rng_below(r, 2);
