@@ -120,6 +120,7 @@ static int prepare_encode(const struct cc_vm_spec *s, Unum__Msg *msg, uint8_t **
 	p->pb.range = p->ranges;
 	p->pb.vcpu_node = (ProtobufCBinaryData){ s->vcpus, (uint8_t *)s->vcpu_node };
 	p->pb.cache_pages = s->cache_pages;
+	p->pb.spare_pages = s->spare_pages;
 	p->pb.numa = s->numa;
 	p->pb.engine = s->engine;
 	p->pb.faults = s->faults;
@@ -402,6 +403,22 @@ static bool features_check(const char *s)
 	return true;
 }
 
+static bool placement_decode(const Unum__Prepare *pb, struct cc_vm_spec *s)
+{
+	if (pb->placement > CC_PLACEMENT_RULES ||
+	    (pb->may_run.len && pb->may_run.len != (size_t)s->vcpus * RULE_WORDS * 8))
+		return false;
+	s->placement = (enum cc_placement)pb->placement;
+	s->ruled = pb->may_run.len > 0;
+	for (unsigned i = 0; i < s->vcpus && s->ruled; i++) {
+		for (unsigned w = 0; w < RULE_WORDS; w++)
+			s->may_run[i].w[w] = get_le64(pb->may_run.data + (i * RULE_WORDS + w) * 8);
+		if (nodeset_empty(&s->may_run[i]) || nodeset_next(&s->may_run[i], s->nodes) != NODE_NONE)
+			return false;
+	}
+	return true;
+}
+
 static bool prepare_decode(const Unum__Prepare *pb, struct cc_vm_spec *s)
 {
 	if (pb->n_node_name < 1 || pb->n_node_name > NODES_MAX || pb->self >= pb->n_node_name ||
@@ -424,11 +441,13 @@ static bool prepare_decode(const Unum__Prepare *pb, struct cc_vm_spec *s)
 	s->name = pb->name;
 	s->vm_id = pb->vm_id;
 	s->cache_pages = pb->cache_pages;
+	s->spare_pages = pb->spare_pages;
 	s->numa = (enum cc_numa)pb->numa;
 	s->engine = (enum cc_engine)pb->engine;
 	s->faults = (enum cc_faults)pb->faults;
 	s->private_tables = pb->private_tables;
 	s->checksums = pb->checksums;
+	s->place_trace = pb->place_trace;
 	s->cpu_features = pb->cpu_features;
 	s->kernel = pb->kernel;
 	s->initrd = pb->initrd;
@@ -439,7 +458,7 @@ static bool prepare_decode(const Unum__Prepare *pb, struct cc_vm_spec *s)
 	s->chaos = pb->chaos;
 	s->probe = pb->probe;
 	s->dead_after_ms = pb->dead_after_ms;
-	return ranges_decode(pb, s) && devices_decode(pb, s);
+	return placement_decode(pb, s) && ranges_decode(pb, s) && devices_decode(pb, s);
 }
 
 static bool connect_decode(const Unum__Connect *pb, struct cc_connect *c)

@@ -148,6 +148,8 @@ static void prepare_send(struct peer *p)
 		spec->fabric_device = c->fabric.device[p->self];
 	}
 	spec->chaos = c->chaos;
+	if (c->place_trace && !spec->self)
+		spec->place_trace = c->place_trace;
 	spec->probe = c->mode == CC_CTL_PROBE;
 	cc_peer_send(p, &msg);
 }
@@ -240,6 +242,27 @@ static void stats_take(struct peer *p, const struct cc_stats *s)
 	p->has_stats = true;
 }
 
+/* Nothing of the VM was on it. */
+static void unneeded_gone(struct peer *p)
+{
+	p->state = PEER_DONE;
+	p->ctl->ops->on_progress(p->ctl->arg, cc_peer_node(p)->name, "is gone; the VM had left it");
+}
+
+/* A node has left, or is back. */
+static void answer_note(struct cc_ctl *c, const struct cc_answer *a)
+{
+	for (unsigned i = 0; i < c->peers && a->last; i++) {
+		struct peer *p = &c->peer[i];
+
+		if (!p->order || p->order != a->id)
+			continue;
+		p->order = 0;
+		if (a->ok)
+			p->left = p->leaves;
+	}
+}
+
 static void run_message(struct peer *p, const struct cc_msg *msg)
 {
 	struct cc_ctl *c = p->ctl;
@@ -251,12 +274,16 @@ static void run_message(struct peer *p, const struct cc_msg *msg)
 		break;
 	case CC_MSG_ENDED:
 		p->ended = true;
-		verdict_report(c, p->self, &msg->ended);
+		if (p->left && c->phase == CC_CTL_RUN)
+			unneeded_gone(p);
+		else
+			verdict_report(c, p->self, &msg->ended);
 		break;
 	case CC_MSG_STATS:
 		stats_take(p, &msg->stats);
 		break;
 	case CC_MSG_ANSWER:
+		answer_note(c, &msg->answer);
 		if (c->ops->on_answer)
 			c->ops->on_answer(c->arg, &msg->answer);
 		break;
@@ -345,6 +372,8 @@ static void peer_gone(struct peer *p, const char *why, bool refused)
 		return;
 	if (c->phase == CC_CTL_STOP) {
 		stop_check(c);
+	} else if (c->phase == CC_CTL_RUN && p->left) {
+		c->ops->on_progress(c->arg, cc_peer_node(p)->name, "is gone; the VM had left it");
 	} else if (c->phase == CC_CTL_RUN) {
 		snprintf(text, sizeof(text), "the agent of node %s is gone: %s",
 			 cc_peer_node(p)->name, why);
@@ -449,6 +478,11 @@ int cc_ctl_open(struct cc_loop *loop, const struct cc_topology *t, const struct 
 	return 0;
 }
 
+void cc_ctl_place_trace(struct cc_ctl *c, const char *path)
+{
+	c->place_trace = path;
+}
+
 void cc_ctl_chaos(struct cc_ctl *c, uint64_t seed)
 {
 	c->chaos = seed;
@@ -533,6 +567,13 @@ static struct peer *console_peer(const struct cc_ctl *c)
 
 bool cc_ctl_order(struct cc_ctl *c, const struct cc_order *o)
 {
+	struct peer *p = &c->peer[o->node < c->peers ? o->node : 0];
+
+	/* One at a time; node 0 refuses others. */
+	if ((o->kind == CC_ORDER_DRAIN || o->kind == CC_ORDER_JOIN) && !o->dry_run && !p->order) {
+		p->order = o->id;
+		p->leaves = o->kind == CC_ORDER_DRAIN;
+	}
 	if (c->phase == CC_CTL_RUN)
 		cc_peer_send(&c->peer[0], &(struct cc_msg){ .type = CC_MSG_ORDER, .order = *o });
 	return c->phase == CC_CTL_RUN;

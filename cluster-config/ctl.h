@@ -63,6 +63,8 @@ struct cc_ctl;
 MUST_CHECK int cc_ctl_open(struct cc_loop *loop, const struct cc_topology *t,
 			   const struct cc_vm *vm, enum cc_ctl_mode mode, struct cc_tls *tls,
 			   const struct cc_ctl_ops *ops, void *arg, struct cc_ctl **out);
+/* Node 0 records there what the placement is told; a path on its host, borrowed.  NULL: nowhere.  Before the first tick. */
+void cc_ctl_place_trace(struct cc_ctl *c, const char *path);
 /* The network between the nodes is to be bad, by this seed (ic_config.chaos); before the first tick. */
 void cc_ctl_chaos(struct cc_ctl *c, uint64_t seed);
 /* At least every CC_CTL_TICK_MS. */

@@ -27,6 +27,9 @@ struct peer {
 	struct cc_conn *conn; /* NULL when GONE */
 	struct cc_member member;
 	bool paused, ended, has_stats;
+	bool left;	       /* drained: its loss is not the VM's end */
+	bool leaves;	       /* what `order` is about: it leaves, or comes back */
+	uint64_t order;	       /* id of the DRAIN or JOIN that is not answered; 0: none */
 	uint64_t ping_seq;
 	struct cc_stats stats;
 	char address[128], engine[16];
@@ -40,6 +43,7 @@ struct cc_ctl {
 	const struct cc_vm *vm;
 	enum cc_ctl_mode mode;
 	uint64_t chaos; /* 0: none */
+	const char *place_trace; /* NULL: none */
 	struct cc_tls *tls;
 	const struct cc_ctl_ops *ops;
 	void *arg;

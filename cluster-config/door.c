@@ -20,8 +20,8 @@ struct client {
 
 struct pending {
 	struct client *client; /* NULL: free, or nobody wants the answer */
-	uint64_t id;	       /* the client's */
-	uint64_t own;	       /* ours; 0: free */
+	uint64_t id;           /* the client's */
+	uint64_t own;          /* ours; 0: free */
 };
 
 struct cc_door {
@@ -29,7 +29,8 @@ struct cc_door {
 	struct cc_watch watch;
 	void (*on_order)(void *arg, const struct cc_order *o);
 	void *arg;
-	char name[CC_NAME_MAX + 16], path[CC_DOOR_PATH_MAX], size[NODES_MAX * (CC_NAME_MAX + 1) + 8];
+	char name[CC_NAME_MAX + 16], path[CC_DOOR_PATH_MAX],
+		size[NODES_MAX * (CC_NAME_MAX + 1) + 8];
 	struct client client[CC_DOOR_CLIENTS];
 	struct pending pending[CC_DOOR_ORDERS];
 	uint64_t last;
@@ -122,7 +123,9 @@ static void on_message(void *arg, const struct cc_msg *msg)
 	if (i == CC_DOOR_ORDERS) {
 		cc_conn_send(c->conn, &(struct cc_msg){
 					      .type = CC_MSG_ANSWER,
-					      .answer = { .id = o.id, .last = true, .text = "too many orders at once" },
+					      .answer = { .id = o.id,
+							  .last = true,
+							  .text = "too many orders at once" },
 				      });
 		return;
 	}
@@ -151,8 +154,8 @@ static void on_knock(void *arg, uint32_t events)
 		return;
 	while (i < CC_DOOR_CLIENTS && d->client[i].conn)
 		i++;
-	if (i == CC_DOOR_CLIENTS ||
-	    cc_conn_make(d->loop, fd, CC_CONN_PLAIN, NULL, &ops, &d->client[i], &d->client[i].conn)) {
+	if (i == CC_DOOR_CLIENTS || cc_conn_make(d->loop, fd, CC_CONN_PLAIN, NULL, &ops,
+						 &d->client[i], &d->client[i].conn)) {
 		log_warn("door: a client is turned away");
 		if (i == CC_DOOR_CLIENTS)
 			close(fd);
@@ -221,7 +224,8 @@ static int listen_as(struct cc_door *d, const char *vm)
 }
 
 int cc_door_open(struct cc_loop *loop, const char *vm, const char *size,
-		 void (*on_order)(void *arg, const struct cc_order *o), void *arg, struct cc_door **out)
+		 void (*on_order)(void *arg, const struct cc_order *o), void *arg,
+		 struct cc_door **out)
 {
 	struct cc_door *d = calloc(1, sizeof(*d));
 	int err;
@@ -234,7 +238,8 @@ int cc_door_open(struct cc_loop *loop, const char *vm, const char *size,
 	snprintf(d->size, sizeof(d->size), "%s", size);
 	for (unsigned i = 0; i < CC_DOOR_CLIENTS; i++)
 		d->client[i].door = d;
-	d->watch = (struct cc_watch){ .fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0),
+	d->watch = (struct cc_watch){ .fd = socket(AF_UNIX,
+						   SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0),
 				      .on_event = on_knock,
 				      .arg = d };
 	if (d->watch.fd < 0) {

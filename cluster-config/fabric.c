@@ -110,7 +110,7 @@ static void pair_measure(struct fabric *f, struct cc_topology *t, struct measure
 			cc_ctl_stop(c);
 		}
 	}
-	if (!*m->report && !*m->trouble)
+	if (!*m->report && !*m->trouble && cc_ctl_verdict(c)->reason != CC_END_POWEROFF)
 		snprintf(m->trouble, sizeof(m->trouble), "%.300s", cc_ctl_verdict(c)->text);
 	cc_ctl_close(c);
 }

@@ -77,7 +77,8 @@ static int caller_open(struct caller *c, const char *vm)
 	int fd, err = cc_door_dial(vm, &fd);
 
 	if (err) {
-		fprintf(stderr, "unum: no VM '%s' runs here (or it is another user's): %s\n", vm, strerror(-err));
+		fprintf(stderr, "unum: no VM '%s' runs here (or it is another user's): %s\n", vm,
+			strerror(-err));
 		return CC_EXIT_USAGE;
 	}
 	signal(SIGPIPE, SIG_IGN);
@@ -112,7 +113,8 @@ static void single_answer(struct caller *c, const struct cc_answer *a)
 {
 	struct single *s = c->arg;
 
-	fprintf(a->last && !a->ok ? stderr : stdout, "%s%s\n", a->last && !a->ok ? "unum: " : "", a->text);
+	fprintf(a->last && !a->ok ? stderr : stdout, "%s%s\n", a->last && !a->ok ? "unum: " : "",
+		a->text);
 	fflush(stdout);
 	s->over = a->last;
 	s->ok = a->ok;
@@ -256,7 +258,8 @@ int cc_order_churn(const struct cc_churn *o)
 	close(signals);
 	n = k->moved < PAUSES ? (size_t)k->moved : PAUSES;
 	qsort(k->pause, n, sizeof(k->pause[0]), by_value);
-	printf("{\"moves\":%llu,\"refused\":%llu,\"failed\":%u,\"pause_p50_us\":%.1f,\"pause_p99_us\":%.1f}\n",
+	printf("{\"moves\":%llu,\"refused\":%llu,\"failed\":%u,\"pause_p50_us\":%.1f,\"pause_p99_"
+	       "us\":%.1f}\n",
 	       (unsigned long long)k->moved, (unsigned long long)k->refused, under_way(k),
 	       n ? k->pause[n / 2] / 1e3 : 0, n ? k->pause[n * 99 / 100] / 1e3 : 0);
 	status = under_way(k) ? CC_EXIT_INTERNAL : CC_EXIT_OK;
@@ -271,16 +274,19 @@ const char cc_migrate_usage[] =
 	"usage: unum migrate VM --vcpu K --to NODE\n"
 	"       unum migrate VM --random RATE [--count N] [--seed S]\n"
 	"\n"
-	"Moves vCPU K of the running VM to another of its nodes; the guest goes on there and does not notice.\n"
+	"Moves vCPU K of the running VM to another of its nodes; the guest goes on there and does "
+	"not notice.\n"
 	"The VM is one that `unum run` of the same user, on this host, has started.\n"
 	"\n"
 	"  --vcpu K       which, from 0\n"
 	"  --to NODE      a node of the VM, by name\n"
-	"  --random RATE  moves vCPUs at random, RATE moves a second, until Ctrl-C or the end of the VM\n"
+	"  --random RATE  moves vCPUs at random, RATE moves a second, until Ctrl-C or the end of "
+	"the VM\n"
 	"  --count N      ends after N orders\n"
 	"  --seed S       another sequence\n"
 	"\n"
-	"Exit status: 0 moved, 1 refused (the vCPU goes on where it was), 2 wrong usage or no such VM.\n";
+	"Exit status: 0 moved, 1 refused (the vCPU goes on where it was), 2 wrong usage or no such "
+	"VM.\n";
 
 enum { OPT_VCPU = 1, OPT_TO, OPT_RANDOM, OPT_COUNT, OPT_SEED, OPT_HELP };
 
@@ -296,9 +302,12 @@ static bool number(const char *text, uint64_t max, uint64_t *out)
 int cc_migrate_main(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{ "vcpu", required_argument, NULL, OPT_VCPU },	   { "to", required_argument, NULL, OPT_TO },
-		{ "random", required_argument, NULL, OPT_RANDOM }, { "count", required_argument, NULL, OPT_COUNT },
-		{ "seed", required_argument, NULL, OPT_SEED },	   { "help", no_argument, NULL, OPT_HELP },
+		{ "vcpu", required_argument, NULL, OPT_VCPU },
+		{ "to", required_argument, NULL, OPT_TO },
+		{ "random", required_argument, NULL, OPT_RANDOM },
+		{ "count", required_argument, NULL, OPT_COUNT },
+		{ "seed", required_argument, NULL, OPT_SEED },
+		{ "help", no_argument, NULL, OPT_HELP },
 		{ 0 },
 	};
 	struct cc_order o = { .id = 1, .kind = CC_ORDER_MOVE };
@@ -345,4 +354,59 @@ int cc_migrate_main(int argc, char **argv)
 	}
 	churn.vm = argv[optind];
 	return churn.rate > 0 ? cc_order_churn(&churn) : cc_order_give(argv[optind], &o);
+}
+
+/* --- unum drain, unum join -------------------------------------------------------------------------- */
+
+const char cc_drain_usage[] =
+	"usage: unum drain VM NODE [--dry-run]\n"
+	"\n"
+	"Empties a node of the running VM, so that it may go: its vCPUs move to the other nodes, and its guest memory\n"
+	"falls to those that lend more than the VMs of the topology have shares in.  When that is said to be done, the\n"
+	"node may die and the VM does not notice.  The boot node, and one with devices of the VM, cannot leave.\n"
+	"\n"
+	"  --dry-run  only says what would happen, with numbers\n"
+	"\n"
+	"Exit status: 0 done, 1 refused (the VM goes on as before), 2 wrong usage or no such VM.\n";
+
+const char cc_join_usage[] =
+	"usage: unum join VM NODE [--dry-run]\n"
+	"\n"
+	"A node that was drained, and whose slice lives, gets its share of guest memory back and takes vCPUs again.\n"
+	"\n"
+	"Exit status: 0 done, 1 refused, 2 wrong usage or no such VM.\n";
+
+static int node_main(enum cc_order_kind kind, const char *usage, int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "dry-run", no_argument, NULL, 1 },
+		{ "help", no_argument, NULL, 2 },
+		{ 0 },
+	};
+	struct cc_order o = { .id = 1, .kind = kind };
+	int opt;
+
+	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		if (opt != 1) {
+			fputs(usage, opt == 2 ? stdout : stderr);
+			return opt == 2 ? CC_EXIT_OK : CC_EXIT_USAGE;
+		}
+		o.dry_run = true;
+	}
+	if (argc - optind != 2) {
+		fputs(usage, stderr);
+		return CC_EXIT_USAGE;
+	}
+	o.name = argv[optind + 1];
+	return cc_order_give(argv[optind], &o);
+}
+
+int cc_drain_main(int argc, char **argv)
+{
+	return node_main(CC_ORDER_DRAIN, cc_drain_usage, argc, argv);
+}
+
+int cc_join_main(int argc, char **argv)
+{
+	return node_main(CC_ORDER_JOIN, cc_join_usage, argc, argv);
 }

@@ -14,7 +14,7 @@ int cc_order_give(const char *vm, const struct cc_order *o);
 
 struct cc_churn {
 	const char *vm;
-	double rate;	/* moves a second */
+	double rate;    /* moves a second */
 	uint64_t count; /* 0: until a signal */
 	uint64_t seed;
 };
@@ -24,5 +24,10 @@ int cc_order_churn(const struct cc_churn *o);
 /* `unum migrate`: argv[0] is the word itself. */
 extern const char cc_migrate_usage[];
 int cc_migrate_main(int argc, char **argv);
+
+/* `unum drain`, `unum join`. */
+extern const char cc_drain_usage[], cc_join_usage[];
+int cc_drain_main(int argc, char **argv);
+int cc_join_main(int argc, char **argv);
 
 #endif

@@ -317,6 +317,7 @@ static int vm_run(struct run *r)
 		return CC_EXIT_INTERNAL;
 	}
 	cc_ctl_chaos(r->ctl, r->o->chaos);
+	cc_ctl_place_trace(r->ctl, r->o->place_trace);
 	cc_term_open(&r->term, &r->loop, &term_ops, r);
 	run_loop(r);
 	end_ns = clock_now_ns();

@@ -35,6 +35,7 @@ struct cc_run_options {
 	const char *slice_path; /* for agents started here; NULL: beside unum */
 	bool stats, quiet;
 	const char *stats_json; /* NULL: none */
+	const char *place_trace; /* file on node 0's host; NULL: none */
 	uint64_t chaos;		/* not 0: seed of a bad network between the nodes */
 };
 

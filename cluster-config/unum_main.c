@@ -10,6 +10,7 @@
 #include "cluster-config/order.h"
 #include "cluster-config/run.h"
 #include "cluster-config/version.h"
+#include "vcpu-migrate/place_trace.h"
 
 #include <getopt.h>
 #include <stdio.h>
@@ -61,10 +62,13 @@ static const char run_usage[] =
 	"  --numa expose|flat whether the guest sees the nodes (default: expose)\n"
 	"  --engine auto|bt|kvm\n"
 	"  --faults auto|inline|dispatch  how the kvm engine fetches pages\n"
+	"  --placement pinned|auto  whether vCPUs move to the pages they wait for\n"
 	"  --checksums          every page is checked when it arrives from another node\n"
 	"  --fabric BACKEND   auto, tcp, shm, verbs, ofi or ucx: what joins the nodes (default: auto)\n"
 	"\n"
 	"For both:\n"
+	"  --place-trace FILE on the first node's host: what decides where vCPUs run, for `unum place "
+	"--replay`\n"
 	"  --chaos SEED       for tests: messages between the nodes are held back at random, so that they\n"
 	"                     overtake each other between nodes; the guest must not notice\n"
 	"  --slice PROGRAM    slice program of agents started here (default: unum-slice beside "
@@ -89,6 +93,14 @@ enum {
 	OPT_ENGINE,
 	OPT_FAULTS,
 	OPT_CHECKSUMS,
+	OPT_PLACEMENT,
+	OPT_PLACE_TRACE,
+	OPT_REPLAY,
+	OPT_MOVE_US,
+	OPT_PAGE_US,
+	OPT_LOST,
+	OPT_UNPINNED,
+	OPT_ALL,
 	OPT_FABRIC,
 	OPT_CHAOS,
 	OPT_SLICE,
@@ -114,6 +126,8 @@ static const struct option run_options[] = {
 	{ "engine", required_argument, NULL, OPT_ENGINE },
 	{ "faults", required_argument, NULL, OPT_FAULTS },
 	{ "checksums", no_argument, NULL, OPT_CHECKSUMS },
+	{ "placement", required_argument, NULL, OPT_PLACEMENT },
+	{ "place-trace", required_argument, NULL, OPT_PLACE_TRACE },
 	{ "fabric", required_argument, NULL, OPT_FABRIC },
 	{ "chaos", required_argument, NULL, OPT_CHAOS },
 	{ "slice", required_argument, NULL, OPT_SLICE },
@@ -124,6 +138,7 @@ static const struct option run_options[] = {
 static const char *const numa_words[] = { "expose", "flat", NULL };
 static const char *const engine_words[] = { "auto", "bt", "kvm", NULL };
 static const char *const faults_words[] = { "auto", "inline", "dispatch", NULL };
+static const char *const placement_words[] = { "pinned", "auto", "rules", NULL }; /* enum cc_placement */
 
 struct run_args {
 	struct cc_run_options o;
@@ -199,6 +214,10 @@ static bool local_option(struct run_args *a, int opt, const char *value)
 	case OPT_CHECKSUMS:
 		a->local.checksums = true;
 		break;
+	case OPT_PLACEMENT:
+		fine = word_parse(value, placement_words, &word) && word != CC_PLACEMENT_RULES;
+		a->local.placement = (enum cc_placement)word;
+		break;
 	default:
 		a->local.fabric = value;
 	}
@@ -241,6 +260,9 @@ static int run_parse(const struct command *self, struct run_args *a, int argc, c
 			break;
 		case OPT_SLICE:
 			a->o.slice_path = optarg;
+			break;
+		case OPT_PLACE_TRACE:
+			a->o.place_trace = optarg;
 			break;
 		case OPT_CHAOS:
 			if (seed_parse(optarg, &a->o.chaos))
@@ -313,7 +335,7 @@ static int key_choose(const struct cc_topology *t, const char *path, bool make, 
 
 static int run_command(const struct command *self, int argc, char **argv)
 {
-	struct run_args a = { .local = { .cmdline = "console=ttyS0" } };
+	struct run_args a = { .local = { .cmdline = "console=ttyS0", .placement = CC_PLACEMENT_DEFAULT } };
 	int status = run_parse(self, &a, argc, argv), err;
 
 	if (status >= 0)
@@ -493,10 +515,95 @@ static int keygen_command(const struct command *self, int argc, char **argv)
 	return CC_EXIT_USAGE;
 }
 
+static int drain_command(const struct command *self, int argc, char **argv)
+{
+	(void)self;
+	return cc_drain_main(argc, argv);
+}
+
+static int join_command(const struct command *self, int argc, char **argv)
+{
+	(void)self;
+	return cc_join_main(argc, argv);
+}
+
 static int migrate_command(const struct command *self, int argc, char **argv)
 {
 	(void)self;
 	return cc_migrate_main(argc, argv);
+}
+
+static const char place_usage[] =
+	"usage: unum place VM pinned|auto|rules\n"
+	"       unum place --replay FILE [--move-us US] [--page-us US] [--lost-pages N] [--unpinned] [--all]\n"
+	"\n"
+	"Says who decides where the vCPUs of the running VM go from now on: nobody, they stay; or unum, which moves a\n"
+	"vCPU to the pages that it waits for when that pays, within the rules of the topology if it has some.\n"
+	"\n"
+	"With --replay: what unum decided, and why, from what `unum run --place-trace FILE` recorded.\n"
+	"  --move-us US, --page-us US, --lost-pages N, --unpinned\n"
+	"                 also what it would have decided, had a move or a page cost this, a move lost so many\n"
+	"                 pages, or had the vCPUs not been pinned; '-' marks what was decided only as recorded, '+'\n"
+	"                 what would have been decided only so\n"
+	"  --all          also why vCPUs stay\n"
+	"\n"
+	"Exit status: 0; 1 refused; 2 wrong usage, no such VM, or a file that is no trace.\n";
+
+static const struct option place_options[] = {
+	{ "replay", required_argument, NULL, OPT_REPLAY },    { "move-us", required_argument, NULL, OPT_MOVE_US },
+	{ "page-us", required_argument, NULL, OPT_PAGE_US },  { "lost-pages", required_argument, NULL, OPT_LOST },
+	{ "unpinned", no_argument, NULL, OPT_UNPINNED },      { "all", no_argument, NULL, OPT_ALL },
+	{ "help", no_argument, NULL, OPT_HELP },	      { 0 },
+};
+
+static int place_order(const struct command *self, const char *vm, const char *mode)
+{
+	struct cc_order o = { .id = 1, .kind = CC_ORDER_PLACE };
+
+	if (word_parse(mode, placement_words, &o.mode))
+		return cc_order_give(vm, &o);
+	fputs(self->usage, stderr);
+	return CC_EXIT_USAGE;
+}
+
+static int place_replay_file(const char *file, const struct place_what_if *w, bool all)
+{
+	int err = place_replay(file, w, all, stdout, stderr);
+
+	if (err && err != -EINVAL)
+		fprintf(stderr, "unum: %s: %s\n", file, strerror(-err));
+	return err ? CC_EXIT_USAGE : CC_EXIT_OK;
+}
+
+static int place_command(const struct command *self, int argc, char **argv)
+{
+	struct place_what_if w = { 0 };
+	const char *file = NULL;
+	bool fine = true, all = false;
+	int opt;
+
+	while (fine && (opt = getopt_long(argc, argv, "", place_options, NULL)) != -1) {
+		if (opt == OPT_REPLAY)
+			file = optarg;
+		else if (opt == OPT_ALL)
+			all = true;
+		else if (opt == OPT_UNPINNED)
+			w.unpinned = true;
+		else if (opt == OPT_MOVE_US || opt == OPT_PAGE_US || opt == OPT_LOST)
+			fine = count_parse(optarg, opt == OPT_MOVE_US ? &w.move_us
+						   : opt == OPT_PAGE_US ? &w.page_us
+									: &w.lost_pages);
+		else {
+			fputs(self->usage, opt == OPT_HELP ? stdout : stderr);
+			return opt == OPT_HELP ? CC_EXIT_OK : CC_EXIT_USAGE;
+		}
+	}
+	if (fine && file && argc == optind)
+		return place_replay_file(file, &w, all);
+	if (fine && !file && argc - optind == 2)
+		return place_order(self, argv[optind], argv[optind + 1]);
+	fputs(self->usage, stderr);
+	return CC_EXIT_USAGE;
 }
 
 static const struct command commands[] = {
@@ -504,6 +611,9 @@ static const struct command commands[] = {
 	{ "check", "look for mistakes in a topology file", check_usage, check_command },
 	{ "doctor", "what hosts can do, and what is in the way", doctor_usage, doctor_command },
 	{ "migrate", "move a vCPU of a running VM", cc_migrate_usage, migrate_command },
+	{ "drain", "empty a node of a running VM, so that it may go", cc_drain_usage, drain_command },
+	{ "join", "use a drained node again", cc_join_usage, join_command },
+	{ "place", "who decides where vCPUs run, and what was decided", place_usage, place_command },
 	{ "fabric", "what joins hosts, how fast it is, and what is in the way", fabric_usage, fabric_command },
 	{ "keygen", "make a pool key", keygen_usage, keygen_command },
 };

@@ -6,7 +6,7 @@
  *           its frame is free but kept, since a page that moves back and forth would be punched and filled
  *           again all the time.  Only at the limit free frames are punched, and held ones are evicted, oldest
  *           first.
- * Owns      A ring with the page number of every resident frame of a page homed elsewhere.
+ * Owns      A ring with the page number of every resident frame of a page homed elsewhere; a new one when homes change.
  * Threads   dsm.lock.
  * I/O       MADV_REMOVE, which gives the memory back.
  * Limits    cfg.cache_pages, at least CACHE_MIN, so that one instruction finds room for all its pages.
@@ -45,7 +45,7 @@ static bool homed_elsewhere(const struct dsm *d, uint32_t page)
 {
 	uint32_t index;
 
-	return dir_home(&d->dir, page, &index) != d->self;
+	return dir_home(d->homes, page, &index) != d->self;
 }
 
 static void ring_push(struct cache *c, uint32_t page)
@@ -85,6 +85,44 @@ static void punch(struct dsm *d, gfn_t gfn)
 	atomic_fetch_and_explicit(&d->state[gfn], (uint8_t) ~(ST_BYTES | ST_FREE),
 				  memory_order_relaxed);
 	count_one(&d->count.evictions);
+}
+
+void cache_rehomed(struct dsm *d)
+{
+	struct cache *c = &d->cache, old = *c;
+
+	if (!c->limit)
+		return;
+	c->room = d->dir.pages - d->homes->homed[d->self];
+	c->ring = calloc((size_t)c->room + 1, sizeof(*c->ring));
+	ASSERT(c->ring);
+	c->first = c->resident = 0;
+	while (old.resident) {
+		uint32_t page = ring_pop(&old);
+
+		if (homed_elsewhere(d, page))
+			ring_push(c, page);
+	}
+	free(old.ring);
+}
+
+void cache_passed_on(struct dsm *d, gfn_t gfn, uint32_t page)
+{
+	uint8_t st = atomic_load_explicit(&d->state[gfn], memory_order_relaxed);
+
+	if (!homed_elsewhere(d, page) || !(st & ST_BYTES))
+		return;
+	if (!(st & ST_RIGHT))
+		punch(d, gfn);
+	else if (d->cache.limit)
+		ring_push(&d->cache, page);
+}
+
+void cache_homecoming(struct dsm *d, gfn_t gfn, const void *bytes)
+{
+	memcpy(frame_of(d, gfn), bytes, PAGE_SIZE);
+	atomic_fetch_or_explicit(&d->state[gfn], ST_BYTES, memory_order_relaxed);
+	atomic_fetch_and_explicit(&d->state[gfn], (uint8_t)~ST_FREE, memory_order_relaxed);
 }
 
 /* Every thread that waits for a page may bring a frame. */

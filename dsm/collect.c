@@ -6,9 +6,9 @@
  *           on, and each is pinned in the very step that grants it (PROTO_EV_HOLD).  With the last one there, all
  *           holds get an end, and the thread tries its instruction.  docs/protocol.md, section 6, says why
  *           that ends (I10).
- * Owns      The collections of this node: on their threads' stacks, linked under dsm.lock.
- * Threads   dsm_acquire's.
- * Limits    COLLECT_MAX pages; at most half of the cache is pinned, whoever comes then goes on as before.
+ * Owns      The collections of this node, linked under dsm.lock: on their threads' stacks, and those of dispatch.c.
+ * Threads   dsm_acquire's, and the fault reader for threads that are parked.
+ * Limits    COLLECT_MAX pages (core/collect.h); at most half of the cache is pinned, whoever comes then goes on as before.
  */
 #include "dsm/dsm_priv.h"
 
@@ -19,86 +19,77 @@
  * waits meanwhile: 10 ms here doubled the time of a boot. */
 #define KEEP_NS (300 * NS_PER_US)
 
-static void add(struct collection *c, uint32_t page, enum dsm_right right)
-{
-	unsigned i = c->count;
+STATIC_ASSERT(COLLECT_MAX >= RECENT, "all that a thread remembers");
 
-	for (unsigned k = 0; k < c->count; k++)
-		if (c->page[k] == page) {
-			c->right[k] = c->right[k] > right ? c->right[k] : right;
-			return;
-		}
-	if (c->count == COLLECT_MAX)
-		return;
-	for (c->count++; i > 0 && c->page[i - 1] > page; i--) {
-		c->page[i] = c->page[i - 1];
-		c->right[i] = c->right[i - 1];
-	}
-	c->page[i] = page;
-	c->right[i] = right;
+/* False: it needs no others, no more of the cache may be pinned, or nothing is to begin. */
+bool collection_begin(struct dsm *d, struct collection *k, const struct recents *rs)
+{
+	k->c = (struct collect){ .count = 0 };
+	for (unsigned i = 0; i < RECENT; i++)
+		if (rs->slot[i].d == d && rs->slot[i].chain == rs->chain)
+			collect_add(&k->c, dir_page(&d->dir, rs->slot[i].gfn), (uint8_t)rs->slot[i].right);
+	/* One page needs no others: whoever spins on it is in nobody's way. */
+	if (k->c.count < 2 || (d->cache.limit && d->pinned + k->c.count > d->cache.limit / 2) ||
+	    rehome_withholds(d, NULL))
+		return false;
+	d->pinned += k->c.count;
+	k->next = d->collections;
+	d->collections = k;
+	count_one(&d->count.collections);
+	return true;
 }
 
-/* False: no more of the cache may be pinned. */
-static bool begin(struct dsm *d, struct collection *c)
+void collection_next(const struct collection *k, struct waiter *w)
 {
-	bool room;
+	unsigned i = collect_next(&k->c);
 
-	dsm_lock(d);
-	room = !d->cache.limit || d->pinned + c->count <= d->cache.limit / 2;
-	if (room) {
-		d->pinned += c->count;
-		c->next = d->collections;
-		d->collections = c;
-		count_one(&d->count.collections);
-	}
-	dsm_unlock(d);
-	return room;
+	w->page = k->c.page[i];
+	w->right = (enum dsm_right)k->c.right[i];
 }
 
-/* Another thread of this node has the page pinned.  Not one that still waits for it: it may want a stronger right than this
- * node holds, and be queued behind somebody who waits for the weaker one to go. */
-static bool wanted(const struct dsm *d, uint32_t page)
+/* Another thread of this node has the page pinned. */
+static bool pinned_by_others(const struct dsm *d, uint32_t page)
 {
-	for (const struct collection *c = d->collections; c; c = c->next)
-		for (unsigned i = 0; i < c->pins; i++)
-			if (c->page[i] == page)
-				return true;
+	for (const struct collection *k = d->collections; k; k = k->next)
+		if (collect_pins(&k->c, page))
+			return true;
 	return false;
 }
 
-static void end(struct dsm *d, struct collection *c, uint64_t until_ns)
+void collection_end(struct dsm *d, struct collection *k, uint64_t until_ns)
 {
 	struct collection **at = &d->collections;
 
-	dsm_lock(d);
-	while (*at != c)
+	while (*at != k)
 		at = &(*at)->next;
-	*at = c->next;
-	d->pinned -= c->count;
-	for (unsigned i = 0; i < c->pins; i++)
-		if (!wanted(d, c->page[i]))
-			drive_hold(d, c->page[i], until_ns);
-	dsm_unlock(d);
+	*at = k->next;
+	d->pinned -= k->c.count;
+	for (unsigned i = 0; i < k->c.count; i++)
+		if (collect_pins(&k->c, k->c.page[i]) && !pinned_by_others(d, k->c.page[i]))
+			drive_hold(d, k->c.page[i], until_ns);
 }
 
 int collect(struct dsm *d, const struct recents *rs, uint64_t deadline_ns, bool *remote)
 {
-	struct collection c = { .count = 0 };
+	struct collection k;
+	bool begun;
 	int err = 0;
 
-	for (unsigned i = 0; i < RECENT; i++)
-		if (rs->slot[i].d == d && rs->slot[i].chain == rs->chain)
-			add(&c, dir_page(&d->dir, rs->slot[i].gfn), rs->slot[i].right);
-	/* One page needs no others: whoever spins on it is in nobody's way. */
-	if (c.count < 2 || !begin(d, &c))
+	dsm_lock(d);
+	begun = collection_begin(d, &k, rs);
+	dsm_unlock(d);
+	if (!begun)
 		return -ENOBUFS;
-	for (unsigned i = 0; !err && i < c.count; i++) {
-		struct waiter w = { .page = c.page[i], .right = c.right[i], .pin_for = &c };
+	while (!err && collect_next(&k.c) < k.c.count) {
+		struct waiter w = { .pin_for = &k };
 
+		collection_next(&k, &w);
 		do
 			err = waiter_ask(d, &w, 0, deadline_ns, remote);
 		while (err == -EAGAIN);
 	}
-	end(d, &c, err ? 0 : clock_now_ns() + KEEP_NS);
+	dsm_lock(d);
+	collection_end(d, &k, err ? 0 : clock_now_ns() + KEEP_NS);
+	dsm_unlock(d);
 	return err;
 }

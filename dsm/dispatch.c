@@ -5,6 +5,8 @@
  * What      One thread reads faults from the userfaultfd and asks the core for the pages, without waiting for any:
  *           many vCPUs fault at once.  Whoever then performs the grant (mostly the net thread) maps the page, and that
  *           wakes the parked thread.  A fault on a page whose right is there is mapped again and woken.
+ *           For a thread that keeps losing pages the reader collects them (collect.c), one request after the other; the
+ *           thread runs, and is parked again on what is still missing, as its pages come.
  * Owns      The reader thread; `fault[]`, one entry per page and right that is asked for; what each thread asked for
  *           lately.
  * Threads   The reader; `finished` runs in the thread that stepped the core.  Everything shared: dsm.lock.
@@ -36,22 +38,31 @@
 #define SKIP_MAX 64u
 /* From a grant until the woken thread has used the page and faults on its next one: it has to be scheduled. */
 #define AT_ONCE_NS (500 * NS_PER_US)
+/* How long what was collected stays: the thread has to be woken and scheduled.  Twice as long each time that it was not
+ * enough; the core keeps it below its longest hold. */
+#define KEEP_NS (300 * NS_PER_US)
+#define KEEP_SHIFT_MAX 7u
 
 struct faulter {
 	uint32_t thread;
+	unsigned keep_shift; /* of the collections since a fault that was not in time */
+	uint64_t chain;	     /* of recents, when it was counted */
 	struct recents recents;
 };
 
 struct fault {
 	struct waiter w; /* linked in dsm.waiting unless `again` */
 	struct dispatch *p;
-	bool taken, remote;
-	bool again;    /* was finished with WAIT_AGAIN */
+	bool taken, remote, bounced;
+	uint32_t thread;
+	bool again;    /* has to ask again: was finished with WAIT_AGAIN, or with another page of its collection */
+	bool collects;
 	bool roomless; /* waits for room, with or without being linked */
 	gfn_t gfn;
 	enum dsm_right had;
 	struct faulter *who; /* both may have been reused for others meanwhile: they are advice */
 	struct recent *recent;
+	struct collection pages; /* collects */
 	uint64_t start_ns;
 };
 
@@ -92,6 +103,12 @@ static void roomless_set(struct fault *f, bool on)
 	atomic_fetch_add(&f->p->roomless, on ? 1 : -1u);
 }
 
+/* The reader has to look at it: outside of the step that finished it. */
+static bool fault_goes_on(const struct fault *f, enum wait_state how)
+{
+	return how == WAIT_AGAIN || (how == WAIT_DONE && f->collects);
+}
+
 static void fault_finished(struct waiter *w, enum wait_state how)
 {
 	struct fault *f = container_of(w, struct fault, w);
@@ -99,18 +116,20 @@ static void fault_finished(struct waiter *w, enum wait_state how)
 	struct dsm *d = p->d;
 	uint64_t now = clock_now_ns();
 
-	roomless_set(f, how == WAIT_AGAIN);
-	if (how == WAIT_AGAIN) {
+	if (how == WAIT_DONE)
+		f->who->recents.last_end_ns = f->recent->granted_ns = now;
+	roomless_set(f, fault_goes_on(f, how));
+	if (f->roomless) {
 		f->again = true;
 		atomic_store(&p->again_ns, now);
 		reader_hurry(p);
 		return;
 	}
 	if (how == WAIT_DONE) {
-		f->who->recents.last_end_ns = f->recent->granted_ns = now;
-		if (f->remote)
+		if (f->remote) {
 			stats_remote_fault(&d->count, f->gfn, f->had, w->right, now - f->start_ns);
-		else
+			stats_stall(stats_stalls_of(d, f->thread), w->from, w->right, f->bounced, now - f->start_ns);
+		} else
 			count_one(&d->count.faults_local);
 	}
 	f->taken = false;
@@ -118,10 +137,31 @@ static void fault_finished(struct waiter *w, enum wait_state how)
 		reader_hurry(p);
 }
 
+/* All pages that the thread asked for since it last got on are here, pinned. */
+static void fault_collected(struct fault *f)
+{
+	struct faulter *who = f->who;
+
+	if (who->chain != who->recents.chain)
+		who->keep_shift = 0;
+	else if (who->keep_shift < KEEP_SHIFT_MAX)
+		who->keep_shift++;
+	who->chain = who->recents.chain;
+	f->collects = f->again = false;
+	collection_end(f->p->d, &f->pages, clock_now_ns() + (KEEP_NS << who->keep_shift));
+	fault_finished(&f->w, WAIT_DONE);
+}
+
 static void fault_ask(struct fault *f, unsigned retry)
 {
 	struct dsm *d = f->p->d;
 
+	if (f->collects && collect_next(&f->pages.c) == f->pages.c.count) {
+		fault_collected(f);
+		return;
+	}
+	if (f->collects)
+		collection_next(&f->pages, &f->w);
 	f->again = f->w.no_room = false;
 	waiter_link(d, &f->w);
 	drive_request(d, &f->w, retry);
@@ -130,14 +170,26 @@ static void fault_ask(struct fault *f, unsigned retry)
 		roomless_set(f, f->w.no_room);
 }
 
-/* An entry that will bring this right anyway. */
-static bool fault_known(const struct dispatch *p, uint32_t page, enum dsm_right right)
+/* What a collection will bring, in its order. */
+static bool collection_covers(const struct collect *c, uint32_t page, enum dsm_right right)
+{
+	for (unsigned i = collect_next(c); i < c->count; i++)
+		if (c->page[i] == page && c->right[i] >= right)
+			return true;
+	return false;
+}
+
+/* An entry that will bring this right to this thread anyway. */
+static bool fault_known(const struct dispatch *p, uint32_t thread, uint32_t page, enum dsm_right right)
 {
 	unsigned left = atomic_load(&p->taken);
 
 	for (const struct fault *f = p->fault; left; f++) {
 		left -= f->taken;
-		if (f->taken && f->w.page == page && f->w.right >= right)
+		if (!f->taken)
+			continue;
+		if (f->collects ? f->thread == thread && collection_covers(&f->pages.c, page, right) :
+				  f->w.page == page && f->w.right >= right)
 			return true;
 	}
 	return false;
@@ -179,7 +231,7 @@ static void fault_start(struct dispatch *p, const struct dsm_uffd_event *ev, uin
 		acquire_alone(d, gfn, want);
 		return;
 	}
-	if (fault_known(p, page, want))
+	if (fault_known(p, ev->thread, page, want))
 		return;
 	while (f->taken) /* the reader fetched no more than are free */
 		f++;
@@ -192,9 +244,14 @@ static void fault_start(struct dispatch *p, const struct dsm_uffd_event *ev, uin
 			     .had = had,
 			     .who = who,
 			     .recent = recent,
+			     .thread = ev->thread,
+			     .bounced = recent->granted_ns && had == DSM_NONE,
 			     .start_ns = now };
 	atomic_fetch_add(&p->taken, 1);
-	fault_ask(f, recent->retry);
+	f->collects = recent->retry >= COLLECT_AFTER && collection_begin(d, &f->pages, &who->recents);
+	if (f->collects)
+		f->w.pin_for = &f->pages;
+	fault_ask(f, f->collects ? 0 : recent->retry);
 }
 
 /* Those that found no room ask again. */

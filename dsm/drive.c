@@ -73,7 +73,7 @@ uint64_t drive_next_due(struct dsm *d)
 	struct drive *dr = d->drive;
 	uint64_t due = atomic_load(&dr->next_timer_ns);
 
-	if (atomic_load(&dr->unsent_count) && due > clock_now_ns() + RESEND_NS)
+	if ((atomic_load(&dr->unsent_count) || atomic_load(&d->rehoming.active)) && due > clock_now_ns() + RESEND_NS)
 		due = clock_now_ns() + RESEND_NS;
 	return due;
 }
@@ -218,6 +218,22 @@ static void fx_send(struct dsm *d, const struct proto_effect *fx)
 	batch_send(d, frame_of(d, dir_gfn(&d->dir, fx->msg.page)), PAGE_SIZE);
 }
 
+void drive_send(struct dsm *d, node_id to, const void *body, uint16_t body_len, const void *page)
+{
+	struct batch *b = &d->drive->batch;
+
+	batch_send(d, NULL, 0);
+	b->to = to;
+	memcpy(b->body, body, body_len);
+	b->body_len = body_len;
+	batch_send(d, page, page ? PAGE_SIZE : 0);
+}
+
+bool drive_backed_up(const struct dsm *d, node_id to)
+{
+	return d->drive->unsent[to].head != NULL;
+}
+
 /* --- effects ----------------------------------------------------------------------------------------- */
 
 static void fx_fill(struct dsm *d, gfn_t gfn, uint32_t page)
@@ -326,6 +342,7 @@ static void step(struct dsm *d, struct proto_event *ev)
 {
 	struct drive *dr = d->drive;
 
+	d->serving = ev->kind == PROTO_EV_MESSAGE ? ev->from : d->self;
 	step_one(d, ev);
 	dr->data = NULL;
 	dr->asker = NULL;
@@ -373,7 +390,7 @@ void drive_request(struct dsm *d, struct waiter *w, unsigned retry)
 				  .retry = (uint8_t)retry,
 				  .page = w->page };
 
-	if (!cache_make_room(d)) {
+	if (rehome_withholds(d, w) || !cache_make_room(d)) {
 		w->no_room = true;
 		batch_send(d, NULL, 0);
 		return;
@@ -398,6 +415,23 @@ void drive_hold(struct dsm *d, uint32_t page, uint64_t until_ns)
 void map_revoked(struct dsm *d, uint32_t page)
 {
 	struct proto_event ev = { .kind = PROTO_EV_UNMAPPED, .page = page };
+
+	/* While rights end for good, nothing else is in flight (I11). */
+	if (d->rehoming.unmapping) {
+		d->rehoming.unmapping--;
+		return;
+	}
+	event(d, &ev);
+}
+
+struct proto *drive_proto(struct dsm *d)
+{
+	return &d->drive->proto;
+}
+
+void drive_evict(struct dsm *d, uint32_t page)
+{
+	struct proto_event ev = { .kind = PROTO_EV_EVICT, .page = page };
 
 	event(d, &ev);
 }
@@ -457,9 +491,14 @@ static void on_message(void *arg, node_id from, const struct ic_msg *msg)
 		return;
 	}
 	dsm_lock(d);
-	for (; body <= last; body += WIRE_MSG_BYTES)
-		message_step(d, from, body, body == last && msg->data_len ? msg->data : NULL);
+	if (body[0] == REHOME_WIRE)
+		rehome_message(d, from, body, msg->body_len - sum, msg->data_len ? msg->data : NULL);
+	else
+		for (; body <= last; body += WIRE_MSG_BYTES)
+			message_step(d, from, body, body == last && msg->data_len ? msg->data : NULL);
 	batch_send(d, NULL, 0);
+	if (atomic_load_explicit(&d->rehoming.active, memory_order_relaxed))
+		rehome_pump(d);
 	dsm_unlock(d);
 }
 
@@ -486,14 +525,19 @@ bool drive_poll(struct dsm *d)
 	uint64_t due = atomic_load_explicit(&dr->next_timer_ns, memory_order_relaxed);
 	uint64_t now = clock_now_ns();
 	bool fire = due <= now;
+	bool rehoming = atomic_load_explicit(&d->rehoming.active, memory_order_relaxed);
 
 	if (delivered > 0)
 		atomic_store_explicit(&d->traffic_ns, now, memory_order_relaxed);
-	if (fire || atomic_load_explicit(&dr->unsent_count, memory_order_relaxed)) {
+	if (fire || rehoming || atomic_load_explicit(&dr->unsent_count, memory_order_relaxed)) {
 		dsm_lock(d);
 		timers_fire(d);
 		unsent_flush(d);
+		if (rehoming)
+			fire |= rehome_pump(d);
 		dsm_unlock(d);
+		if (rehoming && atomic_exchange(&d->rehoming.broken, false))
+			dsm_stop(d);
 	}
 	return fire || delivered > 0;
 }
@@ -507,7 +551,7 @@ unsigned drive_flights(const struct dsm *d)
 
 int drive_open(struct dsm *d, const struct dsm_config *cfg)
 {
-	struct proto_config pc = { .self = cfg->self, .nodes = cfg->nodes, .dir = &d->dir };
+	struct proto_config pc = { .self = cfg->self, .nodes = cfg->nodes, .dir = d->homes };
 	struct drive *dr = calloc(1, sizeof(*dr));
 
 	if (!dr)

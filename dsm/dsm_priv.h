@@ -4,7 +4,7 @@
  *
  * Reading order  node.c (life of a dsm, net thread), fault.c (a thread wants a page), drive.c (steps the
  *           protocol core and performs its effects), cache.c (bound on remote pages), map_tlb.c and map_uffd.c with uffd.c (the only
- *           files that change a mapping), dispatch.c (faults of parked threads), stats.c.
+ *           files that change a mapping), dispatch.c (faults of parked threads), rehome.c (a node leaves or comes back), stats.c.
  * Threads   Users (vCPUs, devices), the net thread, the fault reader of dispatch.c, whoever drives ic_progress.
  * Locks     Ranks, outer to inner: fabric progress (tried only) > dsm.lock > reader.lock > fabric tx.
  *           dsm.lock is held around each protocol step together with its effects; page bytes change hands
@@ -13,8 +13,10 @@
 #ifndef DSM_DSM_PRIV_H
 #define DSM_DSM_PRIV_H
 
+#include "dsm/core/collect.h"
 #include "dsm/core/dir.h"
 #include "dsm/core/proto.h"
+#include "dsm/core/rehome.h"
 #include "dsm/dsm.h"
 #include "dsm/uffd.h"
 
@@ -59,6 +61,7 @@ struct waiter {
 	uint32_t page;
 	enum dsm_right right;
 	bool no_room; /* its request got BUSY */
+	node_id from; /* who sent what finished it */
 	struct collection *pin_for; /* the page is pinned with the grant, for this one: collect.c */
 	struct waiter *next;
 };
@@ -98,13 +101,41 @@ struct cache {
 	uint32_t *ring, room, first, resident;
 };
 
+/* rehome.c.  dsm.lock, unless atomic. */
+struct rehoming {
+	struct rehome steps;
+	_Atomic bool active; /* rehome_pump has something to do or to look at */
+	_Atomic bool gone[NODES_MAX]; /* drained; who is gone may die */
+	_Atomic bool dead[NODES_MAX];
+	_Atomic bool broken; /* a peer kept what is nowhere else: the VM has to end */
+	bool frozen;	     /* nothing new is asked of the core */
+	bool leaving, empty; /* this node gives up others' pages; the last round found none */
+	uint64_t spare;	     /* const: pages that this node can be home to beside its first ones */
+	/* The table that comes, and its directory; the one before. */
+	struct dir map[2];
+	struct proto_homes next;
+	const struct dir *old;
+	void *mem, *next_mem; /* of the core's home[] and copyset[], NULL: as opened */
+	size_t mem_bytes, next_bytes;
+	/* Where a round over the pages is. */
+	uint32_t span, at;
+	uint64_t held, entries, pages;
+	unsigned unmapping; /* rights that readers have not let go of */
+	/* dsm_drain, dsm_join */
+	bool called, left_known;
+	struct nodeset answered;
+	uint64_t room[NODES_MAX], left, moved_entries, moved_pages, thawed_ns;
+};
+
 struct drive; /* drive.c: protocol core and what its effects need; NULL on a one-node VM */
 
 struct dsm {
 	node_id self;
 	unsigned nodes;
 	struct ic_fabric *fabric; /* NULL on a one-node VM */
-	struct dir dir;           /* const */
+	struct dir dir;           /* const: frames and numbers of pages, and their first homes */
+	const struct dir *homes;  /* lock: the same pages and their homes now */
+	struct rehoming rehoming;
 	gfn_t top;                /* one past the last frame of RAM */
 	int memfd;
 	uint8_t *alias;
@@ -124,6 +155,8 @@ struct dsm {
 	struct collection *collections; /* lock */
 	unsigned pinned;                /* lock; pages in them */
 	struct counters count;
+	struct dsm_stalls *stalls; /* lock */
+	node_id serving;	   /* lock; who sent the message that is being stepped, else this node */
 	bool checksums; /* const, as the two below */
 	void (*on_damage)(void *arg, node_id from, gfn_t gfn);
 	void *damage_arg;
@@ -173,13 +206,17 @@ struct recent *recents_find(struct recents *r, const struct dsm *d, gfn_t gfn, e
 			    uint64_t now_ns, uint64_t at_once_ns);
 
 /* collect.c: pages that one thread takes in ascending order and pins. */
-#define COLLECT_MAX RECENT
 struct collection {
 	struct collection *next;
-	unsigned count, pins; /* pins: lock; page[0 .. pins) are pinned, with the right that is wanted */
-	uint32_t page[COLLECT_MAX];
-	enum dsm_right right[COLLECT_MAX];
+	struct collect c; /* lock */
 };
+#define COLLECT_AFTER 4u /* retries for one page, then all pages of the instruction are taken in order */
+/* Under dsm.lock, not inside a step: for all pages of the present chain, false: not now. */
+bool collection_begin(struct dsm *d, struct collection *k, const struct recents *rs);
+/* What to ask for next; there is something. */
+void collection_next(const struct collection *k, struct waiter *w);
+/* Every page that it has pinned is held until then. */
+void collection_end(struct dsm *d, struct collection *k, uint64_t until_ns);
 /* All pages of the present chain, held together for a moment.  -ENOBUFS: not now; else as dsm_acquire. */
 MUST_CHECK int collect(struct dsm *d, const struct recents *rs, uint64_t deadline_ns, bool *remote);
 
@@ -227,6 +264,12 @@ void drive_hold(struct dsm *d, uint32_t page, uint64_t until_ns);
 /* A revocation that `revoke` left open is complete.  Under dsm.lock, not inside an effect. */
 void map_revoked(struct dsm *d, uint32_t page);
 void drive_peer_lost(struct dsm *d, node_id peer);
+/* Under dsm.lock, not inside a step.  For rehome.c: the core; a message of its own; whether `to` cannot be sent to at once;
+ * the core gives up a page. */
+struct proto *drive_proto(struct dsm *d);
+void drive_send(struct dsm *d, node_id to, const void *body, uint16_t body_len, const void *page);
+bool drive_backed_up(const struct dsm *d, node_id to);
+void drive_evict(struct dsm *d, uint32_t page);
 /* Revocations that can be open at one time. */
 unsigned drive_flights(const struct dsm *d);
 /* Moves the fabric, due timers and queued sends.  True when something happened.  Any thread, no locks. */
@@ -244,6 +287,19 @@ struct dispatch;
 MUST_CHECK int dispatch_open(struct dsm *d, struct dsm_uffd *u, struct dispatch **out);
 void dispatch_close(struct dispatch *p);
 
+/* rehome.c, under dsm.lock */
+void rehome_open(struct dsm *d, uint64_t spare_pages);
+void rehome_close(struct dsm *d);
+void rehome_message(struct dsm *d, node_id from, const void *body, size_t body_len, const void *data);
+/* While rehoming.active; not inside a step.  True when it got on. */
+bool rehome_pump(struct dsm *d);
+/* Nothing may be asked of the core for `w` now; NULL: for nobody in particular. */
+bool rehome_withholds(const struct dsm *d, const struct waiter *w);
+/* This node is out of the memory, or about to be: nobody here gets a page. */
+bool rehome_away(const struct dsm *d);
+/* Any thread: `peer` is lost.  False: it was drained, so nobody misses it. */
+bool rehome_bereaved(struct dsm *d, node_id peer);
+
 /* cache.c, under dsm.lock */
 MUST_CHECK int cache_open(struct dsm *d, uint64_t pages);
 void cache_close(struct dsm *d);
@@ -251,6 +307,12 @@ void cache_filled(struct dsm *d, gfn_t gfn,
 		  uint32_t page);             /* the frame holds bytes that are needed */
 void cache_dropped(struct dsm *d, gfn_t gfn); /* they are needed no more */
 bool cache_full(const struct dsm *d);
+/* The table of homes has changed. */
+void cache_rehomed(struct dsm *d);
+/* A frame that was this node's as home, and the page is homed elsewhere now. */
+void cache_passed_on(struct dsm *d, gfn_t gfn, uint32_t page);
+/* Bytes of a page that this node will be home to. */
+void cache_homecoming(struct dsm *d, gfn_t gfn, const void *bytes);
 /* Punches free frames; when that is not enough, a page that the core should EVICT, else DIR_PAGE_NONE. */
 uint32_t cache_victim(struct dsm *d);
 
@@ -259,6 +321,10 @@ void stats_open(struct counters *c);
 void stats_close(struct counters *c);
 void stats_remote_fault(struct counters *c, gfn_t gfn, enum dsm_right had, enum dsm_right want,
 			uint64_t latency_ns);
+/* `s` may be NULL. */
+void stats_stall(struct dsm_stalls *s, node_id from, enum dsm_right want, bool bounced, uint64_t ns);
+/* Of a thread that is parked, NULL: not bound.  Under dsm.lock. */
+struct dsm_stalls *stats_stalls_of(const struct dsm *d, uint32_t thread);
 static inline void count_one(_Atomic uint64_t *counter)
 {
 	atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);

@@ -52,11 +52,12 @@ void waiter_unlink(struct dsm *d, struct waiter *w)
 }
 
 /* Takes *at out of its list and tells its thread.  The waiter may be gone when this returns. */
-static void waiter_finish(struct waiter **at, enum wait_state how)
+static void waiter_finish(struct dsm *d, struct waiter **at, enum wait_state how)
 {
 	struct waiter *w = *at;
 
 	*at = w->next;
+	w->from = d->serving;
 	if (w->finished) {
 		w->finished(w, how);
 		return;
@@ -72,11 +73,9 @@ void waiters_wake(struct dsm *d, uint32_t page, enum dsm_right right)
 
 	while (*at) {
 		if ((*at)->page == page && (*at)->right <= right) {
-			if ((*at)->pin_for) {
-				(*at)->pin_for->pins++;
+			if ((*at)->pin_for && collect_granted(&(*at)->pin_for->c, page, (uint8_t)right))
 				drive_pin(d, page);
-			}
-			waiter_finish(at, WAIT_DONE);
+			waiter_finish(d, at, WAIT_DONE);
 		} else
 			at = &(*at)->next;
 	}
@@ -89,7 +88,7 @@ void waiters_room(struct dsm *d)
 
 		while (*at) {
 			if ((*at)->no_room)
-				waiter_finish(at, WAIT_AGAIN);
+				waiter_finish(d, at, WAIT_AGAIN);
 			else
 				at = &(*at)->next;
 		}
@@ -110,7 +109,7 @@ void waiters_end(struct dsm *d)
 {
 	for (unsigned i = 0; i < WAIT_BUCKETS; i++)
 		while (d->waiting[i])
-			waiter_finish(&d->waiting[i], WAIT_ENDED);
+			waiter_finish(d, &d->waiting[i], WAIT_ENDED);
 }
 
 static bool still_waiting(struct waiter *w)
@@ -170,9 +169,10 @@ static void wait_for(struct dsm *d, struct waiter *w, uint64_t deadline_ns)
  */
 #define AT_ONCE_NS (20 * NS_PER_US)
 #define RETRY_MAX 8u
-#define COLLECT_AFTER 4u /* retries for one page, then all pages of the instruction are taken in order */
 
 static _Thread_local struct recents mine;
+static _Thread_local struct dsm_stalls *stalls; /* dsm_stalls_bind */
+static _Thread_local node_id served_by;		/* who ended the last wait */
 
 struct recent *recents_find(struct recents *rs, const struct dsm *d, gfn_t gfn, enum dsm_right right,
 			    uint64_t now_ns, uint64_t at_once_ns)
@@ -219,9 +219,9 @@ int waiter_ask(struct dsm *d, struct waiter *w, unsigned retry, uint64_t deadlin
 	w->state = WAIT_SPINNING;
 	w->no_room = false;
 	dsm_lock(d);
-	if (atomic_load(&d->stopping)) {
+	if (atomic_load(&d->stopping) || rehome_away(d)) {
 		dsm_unlock(d);
-		return -EPIPE;
+		return atomic_load(&d->stopping) ? -EPIPE : -EHOSTDOWN;
 	}
 	waiter_link(d, w);
 	drive_request(d, w, retry);
@@ -242,8 +242,10 @@ int waiter_ask(struct dsm *d, struct waiter *w, unsigned retry, uint64_t deadlin
 		dsm_unlock(d);
 	}
 	state = atomic_load_explicit(&w->state, memory_order_acquire);
-	if (state == WAIT_DONE)
+	if (state == WAIT_DONE) {
+		served_by = w->from;
 		return 0;
+	}
 	if (state == WAIT_ENDED)
 		return -EPIPE;
 	return state == WAIT_AGAIN || no_room ? -EAGAIN : -ETIMEDOUT;
@@ -254,7 +256,7 @@ int dsm_acquire(struct dsm *d, gfn_t gfn, enum dsm_right right, uint64_t deadlin
 	struct waiter w = { .right = right };
 	enum dsm_right had;
 	struct recent *recent;
-	bool remote = false;
+	bool remote = false, bounced;
 	uint64_t start;
 	int err;
 
@@ -273,6 +275,7 @@ int dsm_acquire(struct dsm *d, gfn_t gfn, enum dsm_right right, uint64_t deadlin
 	}
 	start = clock_now_ns();
 	recent = recents_find(&mine, d, gfn, right, start, AT_ONCE_NS);
+	bounced = recent->granted_ns && had == DSM_NONE;
 	w.page = dir_page(&d->dir, gfn);
 	err = recent->retry < COLLECT_AFTER ? -ENOBUFS : collect(d, &mine, deadline_ns, &remote);
 	while (err == -ENOBUFS || err == -EAGAIN)
@@ -280,11 +283,34 @@ int dsm_acquire(struct dsm *d, gfn_t gfn, enum dsm_right right, uint64_t deadlin
 	mine.last_end_ns = recent->granted_ns = clock_now_ns();
 	if (err)
 		return err;
-	if (remote)
+	if (remote) {
 		stats_remote_fault(&d->count, gfn, had, right, recent->granted_ns - start);
-	else
+		stats_stall(stalls, served_by, right, bounced, recent->granted_ns - start);
+	} else
 		count_one(&d->count.faults_local);
 	return 0;
+}
+
+void dsm_stalls_bind(struct dsm *d, struct dsm_stalls *s)
+{
+	s->thread = (uint32_t)gettid();
+	dsm_lock(d);
+	s->next = d->stalls;
+	d->stalls = s;
+	dsm_unlock(d);
+	stalls = s;
+}
+
+void dsm_stalls_unbind(struct dsm *d, struct dsm_stalls *s)
+{
+	struct dsm_stalls **at = &d->stalls;
+
+	dsm_lock(d);
+	while (*at != s)
+		at = &(*at)->next;
+	*at = s->next;
+	dsm_unlock(d);
+	stalls = NULL;
 }
 
 /* --- copies ----------------------------------------------------------------------------------------- */

@@ -172,6 +172,7 @@ static int config_take(struct dsm *d, const struct dsm_config *cfg)
 						cfg->ranges[i].node };
 	if (!dir_init(&d->dir, cfg->nodes, ranges, cfg->ranges_count))
 		return -EINVAL;
+	d->homes = &d->dir;
 	d->top = dir_gfn(&d->dir, d->dir.pages - 1) + 1;
 	d->self = cfg->self;
 	d->nodes = cfg->nodes;
@@ -180,6 +181,7 @@ static int config_take(struct dsm *d, const struct dsm_config *cfg)
 	d->damage_arg = cfg->arg;
 	ASSERT(!d->checksums || d->on_damage);
 	d->fabric = cfg->nodes > 1 ? cfg->fabric : NULL;
+	rehome_open(d, cfg->spare_pages);
 	d->map = cfg->mapping == DSM_MAP_UFFD ? &map_uffd_ops : &map_tlb_ops;
 	return 0;
 }
@@ -220,6 +222,7 @@ static void parts_close(struct dsm *d)
 		d->map->close(d->map_data);
 	if (d->drive)
 		drive_close(d);
+	rehome_close(d);
 	cache_close(d);
 	memory_close(d);
 	stats_close(&d->count);
@@ -270,7 +273,8 @@ void dsm_peer_lost(struct dsm *d, node_id peer)
 {
 	if (d->drive)
 		drive_peer_lost(d, peer);
-	dsm_stop(d);
+	if (!d->drive || peer >= d->nodes || rehome_bereaved(d, peer))
+		dsm_stop(d);
 }
 
 void dsm_close(struct dsm *d)

@@ -54,6 +54,27 @@ void stats_remote_fault(struct counters *c, gfn_t gfn, enum dsm_right had, enum 
 	hot_add(c, gfn);
 }
 
+void stats_stall(struct dsm_stalls *s, node_id from, enum dsm_right want, bool bounced, uint64_t ns)
+{
+	if (!s)
+		return;
+	atomic_fetch_add_explicit(&s->by[from].ns, ns, memory_order_relaxed);
+	count_one(&s->by[from].waits);
+	if (want == DSM_READ)
+		count_one(&s->by[from].reads);
+	if (bounced)
+		count_one(&s->by[from].bounced);
+}
+
+struct dsm_stalls *stats_stalls_of(const struct dsm *d, uint32_t thread)
+{
+	struct dsm_stalls *s = d->stalls;
+
+	while (s && s->thread != thread)
+		s = s->next;
+	return s;
+}
+
 /* Nanoseconds below which `percent` of the faults stayed. */
 static uint64_t percentile(const uint64_t hist[DSM_LAT_BUCKETS], unsigned percent)
 {

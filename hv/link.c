@@ -148,6 +148,10 @@ static void (*const handlers[HV_MSG_KINDS])(struct hv_slice *s, node_id from,
 	[HV_MSG_IO_DONE] = hv_bus_on_message,
 	[HV_MSG_PROBE] = hv_clock_on_message,
 	[HV_MSG_CLOCK] = hv_clock_on_message,
+	[HV_MSG_BALANCE] = hv_balance_on_message,
+	[HV_MSG_LOAD] = hv_balance_on_message,
+	[HV_MSG_NODE] = hv_balance_on_message,
+	[HV_MSG_LEAVE] = hv_drain_on_message,
 };
 
 void hv_link_on_message(void *slice, node_id from, const struct ic_msg *msg)

@@ -106,6 +106,7 @@ int hv_machine_memory(struct hv_slice *s, char text[static HV_TEXT_MAX])
 		.ranges = ranges,
 		.ranges_count = s->spec->ranges,
 		.cache_pages = s->spec->cache_pages,
+		.spare_pages = s->spec->spare_pages,
 		.mapping = s->engine->mapping,
 		.faults = s->terms.faults,
 		.checksums = s->spec->checksums,
@@ -128,15 +129,18 @@ int hv_machine_memory(struct hv_slice *s, char text[static HV_TEXT_MAX])
 /* The frequency is the VM's: known for good when the nodes have joined. */
 void hv_machine_cpuid(struct hv_slice *s)
 {
+	char without[2 * HV_CPUID_WORDS_MAX];
 	struct hv_cpuid_config cpuid = {
 		.vcpus = s->spec->vcpus,
 		.node_of = s->spec->numa == CC_NUMA_EXPOSE ? s->spec->vcpu_node : NULL,
 		.tsc_khz = (unsigned)s->clock.tsc_khz,
 		.features = cpu_features(s),
-		.without = s->terms.without,
+		.without = without,
 		.deadline_by_word = !s->engine->plain_only,
 	};
 
+	snprintf(without, sizeof(without), "%s %s", s->terms.without,
+		 s->spec->cpu_without ? s->spec->cpu_without : "");
 	s->cpuid_count = hv_cpuid_build(&cpuid, s->cpuid);
 }
 

@@ -60,7 +60,8 @@ static void wait_for_tsc(struct hv_slice *s, uint64_t tsc)
 		__builtin_ia32_pause();
 }
 
-static enum ho_result take_in(struct hv_cpu *c, struct hv_snapshot *snap, const struct mig_incoming *in)
+static enum ho_result take_in(struct hv_cpu *c, struct hv_snapshot *snap,
+			      const struct mig_incoming *in)
 {
 	struct hv_slice *s = c->slice;
 	int err = hv_snapshot_decode(in->snapshot, in->len, snap);
@@ -87,7 +88,8 @@ static void install(struct hv_cpu *c)
 	how = take_in(c, &snap, &in);
 	if (how == HO_MOVED) {
 		uint64_t now = clock_now_ns();
-		uint32_t pause = ns_since_tsc(s, snap.stopped_tsc), restore = (uint32_t)(now - in.arrived_ns);
+		uint32_t pause = ns_since_tsc(s, snap.stopped_tsc),
+			 restore = (uint32_t)(now - in.arrived_ns);
 		uint32_t known = in.capture_ns + restore;
 
 		c->lapic = snap.lapic;
@@ -293,7 +295,9 @@ node_id hv_move_where(struct hv_slice *s, unsigned vcpu)
 
 void hv_move_order(struct hv_slice *s, unsigned vcpu, node_id to, uint64_t order)
 {
-	struct mig_outcome o = { .order = order, .vcpu = (uint8_t)vcpu, .result = HO_THERE, .from = to, .to = to };
+	struct mig_outcome o = {
+		.order = order, .vcpu = (uint8_t)vcpu, .result = HO_THERE, .from = to, .to = to
+	};
 
 	if (s->mig)
 		mig_order(s->mig, vcpu, to, order);
@@ -327,9 +331,16 @@ static void tell(struct hv_slice *s, const struct mig_outcome *o)
 		.text = text,
 	};
 
-	if (o->order & HV_ORDER_OWN)
+	if (o->order & HV_ORDER_DRAIN) {
+		hv_drain_moved(o);
 		return;
-	snprintf(text, sizeof(text), "%s%s%s", ho_result_text(o->result), *o->text ? ": " : "", o->text);
+	}
+	if (o->order & HV_ORDER_OWN) {
+		hv_balance_moved(s, o);
+		return;
+	}
+	snprintf(text, sizeof(text), "%s%s%s", ho_result_text(o->result), *o->text ? ": " : "",
+		 o->text);
 	hv_slice_answer(s, &a);
 }
 

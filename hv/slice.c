@@ -91,7 +91,10 @@ static void on_peer(void *arg, node_id peer, enum ic_peer_event event)
 		wake_all(&s->peers_up);
 		return;
 	}
-	hv_slice_end(s, CC_END_PEER_LOST, peer, NULL, "node %s is lost", s->spec->node_name[peer]);
+	if (s->dsm && dsm_drained(s->dsm, peer))
+		log_info("slice: node %s is gone, and nobody needs it", s->spec->node_name[peer]);
+	else
+		hv_slice_end(s, CC_END_PEER_LOST, peer, NULL, "node %s is lost", s->spec->node_name[peer]);
 	if (s->dsm)
 		dsm_peer_lost(s->dsm, peer);
 	if (s->mig)
@@ -157,6 +160,13 @@ static void down_fabric(struct hv_slice *s)
 {
 	if (s->fabric)
 		ic_close(s->fabric);
+}
+
+static int up_nothing(struct hv_slice *s, char *text)
+{
+	(void)s;
+	(void)text;
+	return 0;
 }
 
 static void down_nothing(struct hv_slice *s)
@@ -253,6 +263,15 @@ static int up_moves(struct hv_slice *s, char *text)
 	return err;
 }
 
+static int up_balance(struct hv_slice *s, char *text)
+{
+	int err = hv_balance_open(s);
+
+	if (err)
+		snprintf(text, HV_TEXT_MAX, "placement: %s", strerror(-err));
+	return err;
+}
+
 static int up_kernel(struct hv_slice *s, char *text)
 {
 	return s->spec->self == 0 ? hv_loader_open(s, &s->loader, text) : 0;
@@ -277,7 +296,9 @@ static const struct step {
 	{ "devices", up_devices, down_devices },
 	{ "moves", up_moves, hv_move_close },
 	{ "cpus", up_cpus, down_cpus },
+	{ "balance", up_balance, hv_balance_close },
 	{ "kernel", up_kernel, down_kernel },
+	{ "drain", up_nothing, hv_drain_close },
 };
 
 int hv_slice_prepare(const struct cc_vm_spec *spec, const struct hv_slice_sink *sink,
@@ -357,6 +378,8 @@ static int threads_start(struct hv_slice *s, char text[static HV_TEXT_MAX])
 					   v == 0 && s->loader ? &s->loader->plan.regs : NULL);
 	if (!err)
 		err = hv_io_start(s);
+	if (!err)
+		err = hv_balance_start(s);
 	if (err)
 		snprintf(text, HV_TEXT_MAX, "threads: %s", strerror(-err));
 	return err;
@@ -407,6 +430,13 @@ void hv_slice_order(struct hv_slice *s, const struct cc_order *o)
 		hv_move_order(s, o->vcpu, o->node, o->id);
 		return;
 	}
+	if (o->kind == CC_ORDER_PLACE && s->multi && o->mode <= CC_PLACEMENT_RULES) {
+		hv_balance_mode(s, (enum cc_placement)o->mode);
+		no.ok = true;
+		no.text = "done";
+	}
+	if ((o->kind == CC_ORDER_DRAIN || o->kind == CC_ORDER_JOIN) && hv_drain_order(s, o, &no.text))
+		return;
 	if (o->kind == CC_ORDER_MOVE)
 		no.text = o->vcpu < s->spec->vcpus ? "the VM has no such node" : "the VM has no such vCPU";
 	hv_slice_answer(s, &no);

@@ -3,7 +3,7 @@
  * hv/slice_priv.h - what the files of the monitor share.
  *
  * Reading order  slice.c (life), machine.c (engine, memory), vcpu.c (one vCPU's thread), exits.c (what it does with an
- *           exit), move.c (vCPUs that come and go), irq.c (interrupts on their way), bus.c (device accesses on their way), board.c (the fixed devices),
+ *           exit), move.c (vCPUs that come and go), drain.c (nodes that do), irq.c (interrupts on their way), bus.c (device accesses on their way), board.c (the fixed devices),
  *           virtio_mmio.c and backend_*.c (virtio devices), io.c (the thread behind them), time.c (one TSC), timer.c
  *           (deadlines), link.c (messages to peers), loader.c (kernel to guest memory), dump.c (a dead vCPU in words).
  * Threads   docs/threads.md.
@@ -105,6 +105,7 @@ struct hv_cpu {
 	_Atomic uint32_t io_word; /* futex: low bits of the id that was answered */
 	uint32_t io_seq;
 	_Atomic uint64_t io_data;
+	struct dsm_stalls stalls; /* the DSM counts for its thread */
 	/* counters: written by its own thread, read by anyone */
 	_Atomic uint64_t exits[HV_EXIT_ERROR + 1], injected, sleeps;
 };
@@ -213,6 +214,15 @@ struct hv_moves {
 	_Atomic bool leaving;	       /* this node is being drained: it takes no vCPU */
 };
 
+/* --- drain.c --------------------------------------------------------------------------------------------------------- */
+struct hv_drain {
+	pthread_t thread;
+	bool runs;	      /* it was made */
+	_Atomic bool busy;    /* an order is being carried out */
+	struct cc_order order; /* written before the thread is made */
+	unsigned turn;	      /* the thread's: who took the last vCPU */
+};
+
 struct hv_slice {
 	const struct cc_vm_spec *spec; /* borrowed */
 	struct hv_slice_sink sink;
@@ -250,7 +260,9 @@ struct hv_slice {
 	unsigned virtio_slots;
 
 	struct mig *mig; /* NULL with one node: nothing moves */
+	struct hv_balance *balance; /* the same */
 	struct hv_moves moves;
+	struct hv_drain drain; /* node 0 */
 
 	/* routing: written by HV_MSG_ADDR and by local vCPUs, read by whoever sends */
 	pthread_mutex_t gate; /* held around every handler of the fabric */
@@ -356,10 +368,28 @@ static inline bool hv_cpu_here(const struct hv_cpu *c)
 node_id hv_move_where(struct hv_slice *s, unsigned vcpu);
 /* Any node's slice.  Orders with HV_ORDER_OWN are the slice's own; others are answered by sink.moved. */
 #define HV_ORDER_OWN (1ull << 55)
+#define HV_ORDER_DRAIN (1ull << 54) /* drain.c's */
 void hv_move_order(struct hv_slice *s, unsigned vcpu, node_id to, uint64_t order);
 /* io thread: tells outcomes; says again what was not answered.  True: come back within HV_MOVE_TICK_NS. */
 bool hv_move_serve(struct hv_slice *s);
 #define HV_MOVE_TICK_NS (50 * NS_PER_MS)
+
+/* balance.c */
+MUST_CHECK int hv_balance_open(struct hv_slice *s);
+void hv_balance_close(struct hv_slice *s); /* joins the thread; the slice is ending */
+MUST_CHECK int hv_balance_start(struct hv_slice *s);
+void hv_balance_on_message(struct hv_slice *s, node_id from, const struct hv_msg *msg);
+/* Node 0: from now on.  Any thread. */
+void hv_balance_mode(struct hv_slice *s, enum cc_placement mode);
+/* An order with HV_ORDER_OWN has ended.  io thread. */
+void hv_balance_moved(struct hv_slice *s, const struct mig_outcome *o);
+
+/* drain.c: CC_ORDER_DRAIN and _JOIN at node 0; answered later, or false and why at once.  One thread at a time, does not block. */
+bool hv_drain_order(struct hv_slice *s, const struct cc_order *o, const char **why);
+void hv_drain_close(struct hv_slice *s); /* joins the thread; the slice is ending */
+void hv_drain_on_message(struct hv_slice *s, node_id from, const struct hv_msg *m);
+/* An order with HV_ORDER_DRAIN has ended.  io thread. */
+void hv_drain_moved(const struct mig_outcome *o);
 
 /* irq.c */
 void hv_irq_send(struct hv_slice *s, const struct hv_intr *i); /* any thread */

@@ -150,7 +150,8 @@ int hv_snapshot_decode(const uint8_t *bytes_in, size_t len, struct hv_snapshot *
 	struct reader r = { 0 };
 	struct coder c = { .r = &r };
 
-	if (len < HEAD + TAIL || len > HV_SNAPSHOT_MAX || get_le32(bytes_in) != MAGIC || get_le16(bytes_in + 6) != len ||
+	if (len < HEAD + TAIL || len > HV_SNAPSHOT_MAX || get_le32(bytes_in) != MAGIC ||
+	    get_le16(bytes_in + 6) != len ||
 	    get_le32(bytes_in + len - TAIL) != (uint32_t)crc32(0, bytes_in, (uInt)(len - TAIL)))
 		return -EBADMSG;
 	if (get_le16(bytes_in + 4) != HV_SNAPSHOT_VERSION)

@@ -289,6 +289,7 @@ static void *cpu_thread(void *arg)
 	struct hv_exit exit = { 0 };
 
 	log_set_thread(c->name);
+	dsm_stalls_bind(s->dsm, &c->stalls);
 	while (atomic_load(&s->phase) == HV_PREPARED)
 		word_wait(&s->phase, HV_PREPARED, HV_NEVER);
 	while (!hv_slice_ending(s)) {
@@ -316,6 +317,7 @@ static void *cpu_thread(void *arg)
 		if (!hv_exit_handle(c, &exit))
 			break;
 	}
+	dsm_stalls_unbind(s->dsm, &c->stalls);
 	return NULL;
 }
 

@@ -65,6 +65,27 @@ unsigned hv_msg_encode(const struct hv_msg *m, uint8_t out[static HV_MSG_BYTES_M
 		writer_u64(&w, m->clock.offset);
 		writer_bytes(&w, m->clock.boot_id, sizeof(m->clock.boot_id));
 		break;
+	case HV_MSG_BALANCE:
+		writer_u8(&w, m->balance.on);
+		break;
+	case HV_MSG_LEAVE:
+		writer_u8(&w, m->leave.on);
+		break;
+	case HV_MSG_LOAD:
+		writer_u8(&w, m->load.vcpu);
+		writer_u8(&w, m->load.from);
+		writer_u32(&w, m->load.busy_us);
+		writer_u32(&w, m->load.waits);
+		writer_u32(&w, m->load.reads);
+		writer_u32(&w, m->load.bounced);
+		writer_u32(&w, m->load.us);
+		break;
+	case HV_MSG_NODE:
+		writer_u8(&w, m->node.leaving);
+		writer_u16(&w, m->node.cpus);
+		writer_u16(&w, m->node.load);
+		writer_u64(&w, m->node.host);
+		break;
 	case HV_MSG_KINDS:
 		break;
 	}
@@ -128,6 +149,28 @@ bool hv_msg_decode(const void *body, size_t len, struct hv_msg *m)
 		m->clock.offset = reader_u64(&r);
 		reader_bytes(&r, m->clock.boot_id, sizeof(m->clock.boot_id));
 		good = m->clock.tsc_khz != 0;
+		break;
+	case HV_MSG_BALANCE:
+		m->balance.on = reader_bool(&r);
+		break;
+	case HV_MSG_LEAVE:
+		m->leave.on = reader_bool(&r);
+		break;
+	case HV_MSG_LOAD:
+		m->load.vcpu = reader_u8(&r);
+		m->load.from = reader_u8(&r);
+		m->load.busy_us = reader_u32(&r);
+		m->load.waits = reader_u32(&r);
+		m->load.reads = reader_u32(&r);
+		m->load.bounced = reader_u32(&r);
+		m->load.us = reader_u32(&r);
+		break;
+	case HV_MSG_NODE:
+		m->node.leaving = reader_bool(&r);
+		m->node.cpus = reader_u16(&r);
+		m->node.load = reader_u16(&r);
+		m->node.host = reader_u64(&r);
+		good = m->node.cpus != 0;
 		break;
 	default:
 		return false;

@@ -21,6 +21,10 @@ enum hv_msg_kind {
 	HV_MSG_IO_DONE,
 	HV_MSG_PROBE, /* clock: asks node 0; answered by HV_MSG_CLOCK */
 	HV_MSG_CLOCK,
+	HV_MSG_BALANCE, /* from node 0: tell it how vCPUs fare, or no more */
+	HV_MSG_LOAD,	/* to node 0: what a vCPU did since the last one, and waited for one node */
+	HV_MSG_NODE,	/* to node 0: how a node fares */
+	HV_MSG_LEAVE,	/* from node 0: you are being drained and take no vCPU, or no more so */
 	HV_MSG_KINDS
 };
 
@@ -66,6 +70,19 @@ struct hv_msg {
 			uint64_t offset;     /* guest TSC - host TSC there */
 			uint8_t boot_id[16]; /* of that host's kernel */
 		} clock;
+		struct {
+			bool on;
+		} balance, leave;
+		struct {
+			uint8_t vcpu;
+			node_id from; /* who sent the pages; the sender itself: nobody */
+			uint32_t busy_us, waits, reads, bounced, us;
+		} load;
+		struct {
+			bool leaving;
+			uint16_t cpus, load; /* as in struct place_node; cpus >= 1 */
+			uint64_t host;	     /* the same on the same host */
+		} node;
 	};
 };
 

@@ -19,13 +19,15 @@
 #include <string.h>
 
 #define HELD 64u
-#define DELAY_NS (200 * NS_PER_US) /* half of the messages, up to */
+#define DELAY_NS (200 * NS_PER_US) /* up to */
 #define LONG_DELAY_NS (5 * NS_PER_MS)
 #define PAUSE_NS (30 * NS_PER_MS)
 #define STUCK_NS NS_PER_MS /* before another look whether the inner transport has room */
-#define LONG_EVERY 64u	  /* messages */
-#define PAUSE_EVERY 4096u /* the same */
-#define BREAK_EVERY 1024u /* the same */
+/* In messages.  Denser, and the handler of a Linux guest's timer tick takes longer than a tick. */
+#define DELAY_EVERY 4u
+#define LONG_EVERY 256u
+#define PAUSE_EVERY 8192u
+#define BREAK_EVERY 1024u
 
 struct held {
 	uint64_t due_ns;
@@ -57,7 +59,7 @@ static uint64_t delay_draw(struct rng *r)
 		return PAUSE_NS;
 	if (x % LONG_EVERY == 0)
 		return (x >> 16) % LONG_DELAY_NS;
-	return x >> 32 & 1 ? (x >> 33) % DELAY_NS : 0;
+	return (x >> 32) % DELAY_EVERY == 0 ? (x >> 40) % DELAY_NS : 0;
 }
 
 /* Lock held.  Sends what is due; 0, or what the inner transport said. */

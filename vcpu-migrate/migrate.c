@@ -35,12 +35,12 @@ struct vcpu {
 	struct ho_vcpu ho;
 	_Atomic uint8_t task;
 	_Atomic node_id where;
-	bool waits; /* for an answer: counted in mig.waiting */
+	bool waits;     /* for an answer: counted in mig.waiting */
 	node_id target; /* of the order under way */
 	uint32_t capture_ns, pause_ns;
 	uint64_t stop_ns, arrived_ns; /* clock */
-	size_t len;		      /* of snapshot */
-	char why[MIG_TEXT_MAX];	      /* of the last REFUSE */
+	size_t len;                   /* of snapshot */
+	char why[MIG_TEXT_MAX];       /* of the last REFUSE */
 	uint8_t snapshot[MIG_SNAPSHOT_MAX];
 };
 
@@ -64,7 +64,7 @@ const char *ho_result_text(enum ho_result r)
 		[HO_NOT_HERE] = "it could not be found: it moves too often",
 		[HO_FULL] = "that node has no room for another vCPU",
 		[HO_LEAVING] = "that node is being drained",
-		[HO_FEATURES] = "that node cannot honour the CPU features that the guest was shown",
+		[HO_FEATURES] = "that node does not show the CPU that the guest was shown",
 		[HO_CORRUPT] = "its state arrived damaged",
 		[HO_VERSION] = "that node speaks another version of the snapshot",
 		[HO_STATE] = "that node's engine refuses its state",
@@ -88,28 +88,43 @@ static void send(struct mig *m, node_id to, const struct mig_msg *msg, const voi
 	m->cfg.ops->send(m->cfg.arg, to, &ic);
 }
 
-/* Words of a peer's list that `own` has not got, into text, as far as they fit. */
-static void words_missing(const void *shown, size_t len_shown, const char *own, char text[static MIG_TEXT_MAX])
+/* Words of `list` that `other` has not got, behind `head`, as far as they fit. */
+static void words_less(const char *list, const char *other, const char *head,
+		       char text[static MIG_TEXT_MAX])
 {
 	char copy[MIG_FEATURES_MAX], *save = NULL;
-	size_t at = 0;
+	size_t at = strlen(text);
 
-	snprintf(copy, sizeof(copy), "%.*s", (int)len_shown, (const char *)shown);
-	for (char *p = copy; *p; p++)
-		*p = *p > ' ' && *p <= '~' ? *p : ' ';
+	snprintf(copy, sizeof(copy), "%s", list);
 	for (char *w = strtok_r(copy, " ", &save); w; w = strtok_r(NULL, " ", &save)) {
-		const char *hit = own;
+		const char *hit = other;
 		size_t len = strlen(w);
 
 		while ((hit = strstr(hit, w)) &&
-		       ((hit > own && hit[-1] != ' ') || (hit[len] && hit[len] != ' ')))
+		       ((hit > other && hit[-1] != ' ') || (hit[len] && hit[len] != ' ')))
 			hit++;
-		if (!hit && at + len + 2 < MIG_TEXT_MAX)
-			at += (size_t)snprintf(text + at, MIG_TEXT_MAX - at, "%s%s", at ? " " : "", w);
+		if (hit || at + strlen(head) + len + 2 >= MIG_TEXT_MAX)
+			continue;
+		at += (size_t)snprintf(text + at, MIG_TEXT_MAX - at, "%s %s", head, w);
+		head = "";
 	}
 }
 
-static void ho_send(struct mig *m, struct vcpu *v, node_id to, const struct ho_msg *msg, const char *text)
+/* The guest must go on to see what it was shown: neither less nor more.  "": it would. */
+static void features_compare(struct mig *m, const void *shown, size_t len,
+			     char text[static MIG_TEXT_MAX])
+{
+	char theirs[MIG_FEATURES_MAX];
+
+	snprintf(theirs, sizeof(theirs), "%.*s", (int)len, (const char *)shown);
+	for (char *p = theirs; *p; p++)
+		*p = *p > ' ' && *p <= '~' ? *p : ' ';
+	words_less(theirs, m->features, "it lacks", text);
+	words_less(m->features, theirs, *text ? ", and shows also" : "it shows also", text);
+}
+
+static void ho_send(struct mig *m, struct vcpu *v, node_id to, const struct ho_msg *msg,
+		    const char *text)
 {
 	struct mig_msg out = { .kind = (uint8_t)msg->kind, .ho.msg = *msg };
 
@@ -230,8 +245,8 @@ node_id mig_where(const struct mig *m, unsigned vcpu)
 	return atomic_load_explicit(&m->vcpu[vcpu].where, memory_order_acquire);
 }
 
-void mig_captured(struct mig *m, unsigned vcpu, const void *snapshot, size_t len, uint64_t stopped_ns,
-		  uint64_t captured_ns)
+void mig_captured(struct mig *m, unsigned vcpu, const void *snapshot, size_t len,
+		  uint64_t stopped_ns, uint64_t captured_ns)
 {
 	struct vcpu *v = &m->vcpu[vcpu];
 	struct ho_effects fx = { 0 };
@@ -286,13 +301,16 @@ void mig_measured(struct mig *m, const uint32_t part[static MIG_PARTS])
 
 /* --- orders ------------------------------------------------------------------------------------------------------- */
 
-static void order_step(struct mig *m, unsigned vcpu, node_id to, node_id origin, uint64_t order, unsigned hops)
+static void order_step(struct mig *m, unsigned vcpu, node_id to, node_id origin, uint64_t order,
+		       unsigned hops)
 {
 	struct vcpu *v = &m->vcpu[vcpu];
 	struct ho_effects fx = { 0 };
 	struct mig_msg on = { .kind = MIG_MSG_ORDER,
 			      .order = { order, (uint8_t)vcpu, (uint8_t)(hops + 1), origin, to } };
-	struct mig_outcome o = { .order = order, .vcpu = (uint8_t)vcpu, .from = m->cfg.self, .to = to };
+	struct mig_outcome o = {
+		.order = order, .vcpu = (uint8_t)vcpu, .from = m->cfg.self, .to = to
+	};
 
 	if (v->ho.phase == HO_AWAY && hops < HOPS_MAX) {
 		send(m, v->ho.where, &on, NULL, 0);
@@ -324,7 +342,8 @@ void mig_order(struct mig *m, unsigned vcpu, node_id to, uint64_t order)
 
 /* --- messages in -------------------------------------------------------------------------------------------------- */
 
-static bool on_handoff(struct mig *m, node_id from, const struct mig_msg *msg, const struct ic_msg *ic)
+static bool on_handoff(struct mig *m, node_id from, const struct mig_msg *msg,
+		       const struct ic_msg *ic)
 {
 	struct vcpu *v;
 	struct ho_effects fx = { 0 };
@@ -339,7 +358,7 @@ static bool on_handoff(struct mig *m, node_id from, const struct mig_msg *msg, c
 	if (msg->kind == HO_MSG_OFFER) {
 		willing = m->cfg.ops->willing(m->cfg.arg, msg->ho.msg.vcpu);
 		if (willing == HO_MOVED) {
-			words_missing(ic->data, ic->data_len, m->features, text);
+			features_compare(m, ic->data, ic->data_len, text);
 			willing = *text ? HO_FEATURES : HO_MOVED;
 		}
 	}
@@ -378,8 +397,8 @@ void mig_on_message(struct mig *m, node_id from, const struct ic_msg *ic)
 		       msg.order.origin < m->cfg.nodes && msg.order.hops <= HOPS_MAX &&
 		       !(msg.order.order >> ORDER_BITS) && !ic->data_len;
 		if (good)
-			order_step(m, msg.order.vcpu, msg.order.to, msg.order.origin, msg.order.order,
-				   msg.order.hops);
+			order_step(m, msg.order.vcpu, msg.order.to, msg.order.origin,
+				   msg.order.order, msg.order.hops);
 	} else if (good && msg.kind == MIG_MSG_DONE) {
 		good = msg.done.vcpu < m->cfg.vcpus && msg.done.to < m->cfg.nodes && !ic->data_len;
 		msg.done.from = from;
@@ -488,4 +507,3 @@ void mig_stats(struct mig *m, struct mig_stats *out)
 	pthread_mutex_unlock(&m->lock);
 	free(sorted);
 }
-

@@ -14,8 +14,9 @@
 
 enum mig_msg_kind {
 	/* 1 .. HO_MSG_KINDS - 1: of the handoff */
-	MIG_MSG_ORDER = HO_MSG_KINDS, /* to the node that has the vCPU, as far as the sender knows */
-	MIG_MSG_DONE,		      /* to the node that gave the order */
+	MIG_MSG_ORDER =
+		HO_MSG_KINDS, /* to the node that has the vCPU, as far as the sender knows */
+	MIG_MSG_DONE,         /* to the node that gave the order */
 	MIG_MSG_KINDS
 };
 
@@ -24,7 +25,7 @@ struct mig_msg {
 	union {
 		struct {
 			struct ho_msg msg;
-			uint32_t ns; /* STATE: of the capture; TAKEN: of the pause */
+			uint32_t ns;             /* STATE: of the capture; TAKEN: of the pause */
 			char text[MIG_TEXT_MAX]; /* REFUSE: more about it */
 		} ho;
 		struct {

@@ -77,6 +77,18 @@ const char *cc_spec_backend(const struct cc_topology *t, const struct cc_vm *vm)
 	return "auto";
 }
 
+/* What a node lends and no VM has a share in. */
+static uint64_t spare_bytes(const struct cc_topology *t, unsigned node)
+{
+	uint64_t used = 0;
+
+	for (unsigned v = 0; v < t->vms; v++)
+		for (unsigned i = 0; i < t->vm[v].shares; i++)
+			if (t->vm[v].share[i].node == node)
+				used += t->vm[v].share[i].memory;
+	return used < t->node[node].memory ? t->node[node].memory - used : 0;
+}
+
 void cc_spec_make(const struct cc_topology *t, const struct cc_vm *vm, node_id self,
 		  struct cc_vm_spec *spec)
 {
@@ -94,6 +106,7 @@ void cc_spec_make(const struct cc_topology *t, const struct cc_vm *vm, node_id s
 	ranges_lay(vm, spec);
 	devices_lay(vm, spec);
 	spec->cache_pages = node->cache >> PAGE_SHIFT;
+	spec->spare_pages = spare_bytes(t, vm->share[self].node) >> PAGE_SHIFT;
 	spec->numa = vm->numa;
 	spec->engine = vm->engine;
 	spec->faults = vm->faults;

@@ -3,7 +3,8 @@
  * dsm/core/dir.h - which frames are guest RAM, their dense page numbers, and who is home to each.
  *
  * What      Frame (gfn) <-> page number 0 .. pages-1 without the holes, and page -> (home, index at home).
- *           Every node of a VM builds the same table from the same ranges, so page numbers may travel.
+ *           Every node of a VM builds the same table from the same ranges, so page numbers may travel.  Who is home may
+ *           change in a VM's life (rehome.h): by another table, with the same numbers.
  * Owns      struct dir, a plain value; copied ranges, no heap.
  * Threads   Const after dir_init; any thread may ask.
  * I/O       None.
@@ -14,7 +15,8 @@
 
 #include "base/types.h"
 
-#define DIR_RANGES_MAX (2 * NODES_MAX)
+/* Twice what a VM can begin with: the pages of a node that leaves may fall to several others. */
+#define DIR_RANGES_MAX (4 * NODES_MAX)
 #define DIR_PAGE_NONE (~0u)
 
 /* Frames [first, first + count) are homed on `node`. */

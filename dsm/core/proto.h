@@ -268,6 +268,43 @@ void proto_init(struct proto *p, const struct proto_config *cfg, void *mem);
 /* Never fails.  out->count is set to the effects of this step. */
 void proto_step(struct proto *p, const struct proto_event *ev, struct proto_effects *out);
 
+/* --- another home for some pages: rehome.h, docs/protocol.md section 9.  Only while nothing is in flight (I11) --- */
+
+/* Nothing that this node began is in flight any more, as far as it is concerned. */
+bool proto_quiet(const struct proto *p);
+
+/* What takes the place of home[] and copyset[]. */
+struct proto_homes {
+	const struct dir *dir;
+	struct proto_home *home;
+	struct nodeset *copyset;
+};
+size_t proto_homes_bytes(const struct dir *dir, node_id self);
+/* mem: so many zeroed bytes, 16-aligned; both outlive their use by the proto. */
+void proto_homes_init(struct proto_homes *h, const struct dir *dir, node_id self, void *mem);
+
+/* A directory entry on its way. */
+struct proto_entry {
+	node_id owner;
+	bool written, bytes; /* bytes: the newest ones are in the frame of the old home, and move with it */
+	uint8_t mig;
+	struct nodeset copyset;
+};
+/* The right that this node holds is gone; its mapping is, too. */
+void proto_right_end(struct proto *p, uint32_t page);
+/*
+ * At the old home, for the new one `to`; what right the old home holds it keeps, as one node among others.  False: the
+ * entry is as that of a page that nobody ever used, and need not travel.
+ */
+bool proto_entry_take(struct proto *p, uint32_t page, node_id to, struct proto_entry *out);
+/* At the new home.  With e->bytes and no right held here, the page's bytes belong into the frame.  False: rejected. */
+bool proto_entry_put(struct proto *p, struct proto_homes *next, uint32_t page, const struct proto_entry *e);
+/*
+ * From now on the new table; nobody of `gone` is a peer any more, and everybody else is.  False: the newest bytes of a page
+ * are at one of them, which did not give up all that it held: the memory is broken.
+ */
+bool proto_homes_switch(struct proto *p, struct proto_homes *next, const struct nodeset *gone);
+
 /* For shells, checkers and dumps. */
 const char *proto_kind_name(uint8_t kind);
 const char *proto_effect_name(uint8_t kind);

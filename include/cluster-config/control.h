@@ -112,6 +112,7 @@ struct cc_vm_spec {
 	unsigned vcpus;
 	node_id vcpu_node[VCPUS_MAX]; /* where each vCPU starts */
 	uint64_t cache_pages;         /* of this node; 0: no bound */
+	uint64_t spare_pages; /* of this node: lent by it, and no VM's share */
 	enum cc_numa numa;
 	enum cc_engine engine;
 	enum cc_faults faults;	  /* of the kvm engine */
@@ -123,6 +124,9 @@ struct cc_vm_spec {
 	bool private_tables;	  /* the kernel promises that no two vCPUs share page tables */
 	const char *cpu_features; /* what all nodes can honour beyond the x86-64-v2 model: names as in /proc/cpuinfo, a
 				     space between; "": nothing */
+	/* Of the plain model: what no node may show, since one with another engine lacks it; same form.  Not on the wire: agents
+	 * start one engine on all nodes.  NULL: nothing. */
+	const char *cpu_without;
 	const char *kernel, *initrd,
 		*cmdline; /* "" when there is none; kernel and initrd set on node 0 only */
 	struct cc_device device[CC_SPEC_DEVICES_MAX]; /* SERIAL and CONSOLE share one terminal */

@@ -4,7 +4,8 @@
  *
  * What      Guest-physical memory: single writer or many readers per page, homed by address range.
  * Threads   dsm_acquire: any thread that is not inside ic_progress.  The rest as noted.
- * Errors    -ETIMEDOUT: the deadline passed; -EPIPE: the VM is ending (a peer is lost or dsm_stop).
+ * Errors    -ETIMEDOUT: the deadline passed; -EPIPE: the VM is ending (a peer is lost or dsm_stop); -EHOSTDOWN: this node is
+ *           drained, or about to be.
  *
  * Two ways for guest code to reach the bytes, one per open dsm (struct dsm_config.mapping):
  *
@@ -53,6 +54,7 @@ struct dsm_config {
 	const struct dsm_range *ranges; /* copied */
 	unsigned ranges_count;
 	uint64_t cache_pages; /* remote pages this node may hold beside its share; 0: no bound */
+	uint64_t spare_pages; /* so many more it can be home to, when another node is drained */
 	enum dsm_mapping mapping;
 	enum dsm_faults faults; /* DSM_MAP_UFFD */
 	bool uffd_copy; /* DSM_MAP_UFFD: the way of kernels before 6.4 to map a readable page, chosen there anyway */
@@ -73,7 +75,7 @@ MUST_CHECK int dsm_open(const struct dsm_config *cfg, struct dsm **out);
  * parked.  Any thread.
  */
 void dsm_stop(struct dsm *d);
-/* A peer is gone for good.  Context: any thread; does not block. */
+/* A peer is gone for good: the VM ends here, unless it was drained.  Context: any thread; does not block. */
 void dsm_peer_lost(struct dsm *d, node_id peer);
 /* After dsm_stop, when no thread is inside any call. */
 void dsm_close(struct dsm *d);
@@ -137,6 +139,32 @@ void dsm_readers_sync(struct dsm *d, gfn_t gfn, enum dsm_right right);
 MUST_CHECK int dsm_copy_in(struct dsm *d, void *dst, gpa_t src, size_t len, uint64_t deadline_ns);
 MUST_CHECK int dsm_copy_out(struct dsm *d, gpa_t dst, const void *src, size_t len, uint64_t deadline_ns);
 
+/*
+ * A node leaves the memory while the VM runs: what it is home to falls to others, it holds nothing any more, and dsm_acquire
+ * fails there with -EHOSTDOWN.  Its threads should have gone before.  When the call says 0, loss of that node ends nothing.
+ *
+ * Context: node 0 (which cannot leave), a thread that may sleep; one call at a time in the VM.  Up to the freeze, in which
+ * nobody is granted anything, the deadline holds, and all is as before when it passes.  Then there is no way back,
+ * and loss of a node ends the VM.
+ *
+ * -EPERM: not on node 0; -EINVAL: no such node, or node 0; -EALREADY: it is out (join: in) already; -EBUSY: another call;
+ * -ENOSPC: room_pages, what the others can take, is less than need_pages (or so cut up that no table holds it: -E2BIG);
+ * -ENOTCONN: a node that was lost cannot come back; -ETIMEDOUT, -EPIPE; -EOPNOTSUPP: there is only one node.
+ */
+struct dsm_drain {
+	uint64_t need_pages, room_pages;
+	uint64_t moved_entries, moved_pages; /* of the directory; pages whose bytes travelled with them */
+	uint64_t leave_ns;  /* for which the node gave up others' pages, while everybody ran */
+	uint64_t frozen_ns; /* for which nobody was granted anything */
+};
+/* What dsm_drain would say at once. */
+MUST_CHECK int dsm_drain_ask(struct dsm *d, node_id node, uint64_t deadline_ns, struct dsm_drain *out);
+MUST_CHECK int dsm_drain(struct dsm *d, node_id node, uint64_t deadline_ns, struct dsm_drain *out);
+/* A drained node that lives is in again, home to what it was home to first. */
+MUST_CHECK int dsm_join(struct dsm *d, node_id node, struct dsm_drain *out);
+/* Any node, any thread. */
+bool dsm_drained(const struct dsm *d, node_id node);
+
 #define DSM_HOT_PAGES 10
 #define DSM_LAT_BUCKETS 32 /* bucket i counts faults of [2^i, 2^(i+1)) ns */
 struct dsm_stats {
@@ -153,5 +181,20 @@ struct dsm_stats {
 	} hot[DSM_HOT_PAGES]; /* most remote faults first; approximate */
 };
 void dsm_stats(struct dsm *d, struct dsm_stats *out);
+
+/* Waits of one thread for pages, by the node whose answer ended them.  Only grow; any thread reads, relaxed. */
+struct dsm_stalls {
+	struct {
+		_Atomic uint64_t waits, ns;
+		_Atomic uint64_t reads;	  /* of the waits: a readable copy was enough */
+		_Atomic uint64_t bounced; /* of the waits: for a page that the thread had had lately, and this node lost */
+	} by[NODES_MAX];
+	uint32_t thread; /* the rest: the DSM's */
+	struct dsm_stalls *next;
+};
+/* From now on the calling thread's waits are counted in *s, zeroed by the caller; one per thread, and for one dsm. */
+void dsm_stalls_bind(struct dsm *d, struct dsm_stalls *s);
+/* The same thread, before it ends. */
+void dsm_stalls_unbind(struct dsm *d, struct dsm_stalls *s);
 
 #endif

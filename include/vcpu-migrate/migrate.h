@@ -27,7 +27,7 @@ enum ho_result {
 	HO_NOT_HERE,  /* this node does not have it, and does not know who has */
 	HO_FULL,      /* the target has no room */
 	HO_LEAVING,   /* the target is being drained */
-	HO_FEATURES,  /* the target's engine cannot honour what the guest was shown */
+	HO_FEATURES,  /* the guest would see another CPU there: features more or less */
 	HO_CORRUPT,   /* the snapshot did not arrive as it was sent */
 	HO_VERSION,   /* of the snapshot: another one than the target's */
 	HO_STATE,     /* the target's engine refuses the state */
@@ -53,7 +53,7 @@ struct mig_outcome {
 	uint8_t vcpu;
 	enum ho_result result;
 	node_id from, to;
-	uint32_t pause_ns;	 /* HO_MOVED: to the end of restore */
+	uint32_t pause_ns;       /* HO_MOVED: to the end of restore */
 	char text[MIG_TEXT_MAX]; /* more about a refusal; "" */
 };
 
@@ -62,7 +62,7 @@ struct mig_ops {
 	void (*send)(void *arg, node_id to, const struct ic_msg *msg);
 	/* Would this node take one more vCPU?  HO_MOVED, HO_FULL or HO_LEAVING. */
 	enum ho_result (*willing)(void *arg, unsigned vcpu);
-	void (*attend)(void *arg, unsigned vcpu); /* its thread must look at mig_task */
+	void (*attend)(void *arg, unsigned vcpu);             /* its thread must look at mig_task */
 	void (*done)(void *arg, const struct mig_outcome *o); /* of an order that was given here */
 	void (*lost)(void *arg, unsigned vcpu, node_id with);
 };
@@ -70,8 +70,9 @@ struct mig_ops {
 struct mig_config {
 	node_id self;
 	unsigned nodes, vcpus;
-	const node_id *home;  /* [vcpus] where each starts; copied */
-	const char *features; /* what the guest was shown, words with a space between; < MIG_FEATURES_MAX bytes; copied */
+	const node_id *home; /* [vcpus] where each starts; copied */
+	const char *
+		features; /* what the guest was shown, words with a space between; < MIG_FEATURES_MAX bytes; copied */
 	const struct mig_ops *ops;
 	void *arg;
 };
@@ -87,11 +88,11 @@ enum mig_task {
 	MIG_PASS,    /* it is elsewhere: pass on what comes for it, to mig_where */
 };
 enum mig_task mig_task(const struct mig *m, unsigned vcpu); /* cheap */
-node_id mig_where(const struct mig *m, unsigned vcpu);	    /* cheap; as far as this node knows */
+node_id mig_where(const struct mig *m, unsigned vcpu);      /* cheap; as far as this node knows */
 
 /* After MIG_TAKE.  stopped_ns, captured_ns: clock_now_ns when it had left the guest, and now. */
-void mig_captured(struct mig *m, unsigned vcpu, const void *snapshot, size_t len, uint64_t stopped_ns,
-		  uint64_t captured_ns);
+void mig_captured(struct mig *m, unsigned vcpu, const void *snapshot, size_t len,
+		  uint64_t stopped_ns, uint64_t captured_ns);
 struct mig_incoming {
 	size_t len;
 	uint32_t capture_ns; /* as the source measured */
@@ -116,9 +117,10 @@ void mig_peer_lost(struct mig *m, node_id peer);
 
 struct mig_stats {
 	uint64_t moved_in, moved_out, returned, refused; /* refused: orders, here */
-	uint64_t garbage;				 /* of peers */
-	uint32_t snapshot_bytes;			 /* the largest */
-	uint64_t part_p50_ns[MIG_PARTS], part_p99_ns[MIG_PARTS]; /* of moves to here; stop: of those from here */
+	uint64_t garbage;                                /* of peers */
+	uint32_t snapshot_bytes;                         /* the largest */
+	uint64_t part_p50_ns[MIG_PARTS],
+		part_p99_ns[MIG_PARTS]; /* of moves to here; stop: of those from here */
 };
 void mig_stats(struct mig *m, struct mig_stats *out);
 

@@ -214,7 +214,7 @@ static void client(struct samples s[BENCH_CASES])
 
 void floor_round(const char *backend, struct samples s[BENCH_CASES])
 {
-	fl.f = fabric_open(backend);
+	fl.f = fabric_open(backend, NULL);
 	fl.ended = false;
 	fl.answers = 0;
 	ic_set_handler(fl.f, IC_PORT_TEST, (struct ic_handler){ on_message, NULL });

@@ -2,7 +2,7 @@
 """Makes tables of the lines that the benches wrote.
 
 use     bench_tables.py FILE [--into PAGE]
-What    FILE holds lines of JSON from guest_bench.py, dsm_bench and fault_bench.  The tables go to stdout; with --into they replace
+What    FILE holds lines of JSON from guest_bench.py, dsm_bench, fault_bench and fabric_bench.  The tables go to stdout; with --into they replace
         what stands between <!-- table NAME --> and <!-- end --> in PAGE, for each NAME that FILE has lines of.
 Limits  Of several series of one bench in FILE the last counts.
 """
@@ -105,6 +105,19 @@ def fault_table(lines):
                  rows) if rows else None
 
 
+def fabric_table(lines):
+    rows, seen = [], {}
+    for x in lines:
+        if x.get("bench") == "fabric":
+            seen[x["backend"], x["path"], x["case"]] = x
+    for (backend, path, case), x in seen.items():
+        unit, digits = ("MiB/s", 0) if case == "stream" else ("us", 2)
+        ours, bare = (f"{x[side + ('_mib_s' if case == 'stream' else '_us')]:.{digits}f} {unit}" for side in ("ours", "bare"))
+        tail = "" if case == "stream" else f"{x['p99']:.2f} / {x['bare_p99']:.2f}"
+        rows.append([backend, path, case, ours, bare, f"{x['ratio']:.2f}", tail])
+    return table(["backend", "path", "case", "ours", "bare", "ours / bare", "p99 us, ours / bare"], rows) if rows else None
+
+
 def main():
     p = argparse.ArgumentParser()
     p.add_argument("file")
@@ -113,7 +126,7 @@ def main():
     with open(a.file, encoding="utf-8") as f:
         lines = [json.loads(line) for line in f if line.startswith("{")]
     tables = {"boot": nodes_table(lines, "boot"), "demo": nodes_table(lines, "demo"), "tcg": tcg_table(lines),
-              "dsm": dsm_table(lines), "fault": fault_table(lines)}
+              "dsm": dsm_table(lines), "fault": fault_table(lines), "fabric": fabric_table(lines)}
     tables = {name: text for name, text in tables.items() if text}
     if not tables:
         sys.exit(f"bench_tables: {a.file} has no complete bench")

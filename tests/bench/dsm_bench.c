@@ -23,42 +23,15 @@
 #include "base/assert.h"
 #include "base/log.h"
 
-#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 #include <ucontext.h>
 #include <unistd.h>
 
 #define ROUNDS 5u
 
-struct control *ctl;
-node_id self;
 static struct dsm *dsm;
-
-/* --- samples ---------------------------------------------------------------------------------------- */
-
-static int by_value(const void *a, const void *b)
-{
-	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-
-	return (x > y) - (x < y);
-}
-
-void sample_add(struct samples *s, uint64_t ns)
-{
-	ASSERT(s->count < SAMPLES_MAX);
-	s->ns[s->count++] = ns > UINT32_MAX ? UINT32_MAX : (uint32_t)ns;
-}
-
-static double percentile_us(struct samples *s, unsigned percent)
-{
-	qsort(s->ns, s->count, sizeof(s->ns[0]), by_value);
-	return s->count ? s->ns[(size_t)s->count * percent / 100] / 1000.0 : 0;
-}
 
 static void report(const char *backend, const char *who, enum bench_case c, struct samples *s,
 		   struct samples *floor)
@@ -74,60 +47,6 @@ static void report(const char *backend, const char *who, enum bench_case c, stru
 	       backend, who, names[c], s->count, p50, percentile_us(s, 99), base,
 	       base > 0 ? p50 / base : 0);
 	fflush(stdout);
-}
-
-/* --- two processes ---------------------------------------------------------------------------------- */
-
-/* Both processes come here `ctl->met` times; sleeping, so that the one CPU of the other stays free. */
-void meet(void)
-{
-	unsigned mine = atomic_fetch_add(&ctl->meet, 1), round = mine / 2;
-
-	while (atomic_load(&ctl->meet) < 2 * round + 2) {
-		ASSERT(!atomic_load(&ctl->failed));
-		usleep(200);
-	}
-}
-
-static void on_peer(void *arg, node_id peer, enum ic_peer_event event)
-{
-	(void)peer;
-	if (event == IC_PEER_UP)
-		atomic_store((_Atomic bool *)arg, true);
-}
-
-static _Atomic bool linked;
-
-struct ic_fabric *fabric_open(const char *backend)
-{
-	struct ic_config cfg = { .self = self,
-				 .nodes = 2,
-				 .backend = backend,
-				 .listen = "127.0.0.1:0",
-				 .vm_id = 1,
-				 .on_peer = on_peer,
-				 .arg = &linked };
-	struct ic_fabric *f;
-
-	linked = false;
-	memset(cfg.key, 9, sizeof(cfg.key));
-	if (ic_open(&cfg, &f))
-		abort();
-	ic_address(f, ctl->address[self]);
-	return f;
-}
-
-void fabric_link(struct ic_fabric *f, bool progress)
-{
-	meet();
-	if (ic_join(f, !self, ctl->address[!self]))
-		abort();
-	while (!linked) {
-		if (progress)
-			ic_progress(f, 8);
-		usleep(100);
-	}
-	meet();
 }
 
 /* --- the real thing --------------------------------------------------------------------------------- */
@@ -168,7 +87,7 @@ static void dsm_round(const char *backend, enum dsm_mapping mapping, enum dsm_fa
 
 	cfg.mapping = mapping;
 	cfg.faults = faults;
-	cfg.fabric = fabric_open(backend);
+	cfg.fabric = fabric_open(backend, NULL);
 	if (dsm_open(&cfg, &dsm))
 		abort();
 	fabric_link(cfg.fabric, false);
@@ -193,28 +112,12 @@ static void dsm_round(const char *backend, enum dsm_mapping mapping, enum dsm_fa
 	meet();
 }
 
-static void pin(void)
+static void node_run(const void *arg)
 {
-	cpu_set_t all, one;
-	int cpus[2] = { -1, -1 }, n = 0;
-
-	sched_getaffinity(0, sizeof(all), &all);
-	for (int i = 0; i < CPU_SETSIZE && n < 2; i++)
-		if (CPU_ISSET(i, &all))
-			cpus[n++] = i;
-	if (n < 2)
-		return;
-	CPU_ZERO(&one);
-	CPU_SET(cpus[self], &one);
-	sched_setaffinity(0, sizeof(one), &one);
-}
-
-static void node_run(const char *backend)
-{
+	const char *backend = arg;
 	struct samples(*s)[BENCH_CASES] = calloc(4, sizeof(*s));
 
 	ASSERT(s);
-	pin();
 	for (unsigned r = 0; r < ROUNDS; r++) {
 		floor_round(backend, s[0]);
 		dsm_round(backend, DSM_MAP_UFFD, DSM_FAULTS_INLINE, s[1]);
@@ -237,23 +140,11 @@ static void node_run(const char *backend)
 
 static int backend_run(const char *backend)
 {
-	int status[2] = { 0 };
+	int result = nodes_run(node_run, backend);
 
-	memset(ctl, 0, sizeof(*ctl));
-	fflush(stdout);
-	for (unsigned i = 0; i < 2; i++)
-		if (!fork()) {
-			prctl(PR_SET_PDEATHSIG, SIGKILL);
-			self = (node_id)i;
-			node_run(backend);
-			exit(0);
-		}
-	for (unsigned i = 0; i < 2; i++) {
-		wait(&status[i]);
-		if (status[i])
-			ctl->failed = 1;
-	}
-	return status[0] || status[1];
+	if (result == BENCH_SKIP)
+		fprintf(stderr, "dsm_bench: SKIP %s: no library or no device for it here\n", backend);
+	return result == 1;
 }
 
 int main(int argc, char **argv)
@@ -261,8 +152,7 @@ int main(int argc, char **argv)
 	struct sigaction sa = { .sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO | SA_NODEFER };
 	int failed = 0;
 
-	ctl = mmap(NULL, sizeof(*ctl), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	ASSERT(ctl != MAP_FAILED);
+	nodes_open();
 	sigaction(SIGBUS, &sa, NULL);
 	if (argc > 1)
 		return backend_run(argv[1]);

@@ -32,7 +32,8 @@ bool model_init(struct model *w, const struct model_config *cfg)
 
 	memset(w, 0, sizeof(*w));
 	w->cfg = *cfg;
-	if (cfg->nodes > MODEL_NODES || cfg->pages > MODEL_PAGES || cfg->nodes * cfg->requests > MODEL_WAITS)
+	if (cfg->nodes > MODEL_NODES || cfg->pages > MODEL_PAGES || cfg->nodes * cfg->requests > MODEL_WAITS ||
+	    cfg->collectors > MODEL_COLLECTORS || (cfg->collectors && !cfg->hold))
 		return false;
 	/* Page k is homed on node k. */
 	for (unsigned i = 0; i < cfg->pages; i++)
@@ -199,6 +200,35 @@ static void settle_cost(struct model *w, unsigned n, unsigned page)
 	c->far = false;
 }
 
+/* --- threads that collect ------------------------------------------------------------------------------ */
+
+static void collectors_wake(struct model *w, unsigned n, uint32_t page, uint8_t right)
+{
+	for (unsigned k = 0; k < w->cfg.collectors; k++) {
+		struct model_collector *mc = &w->collector[n][k];
+
+		if (!mc->asked || !collect_granted(&mc->c, page, right))
+			continue;
+		mc->asked = false;
+		w->pin_due = true;
+		w->pin = page;
+	}
+}
+
+/* I10: what is pinned stays. */
+static void check_pins(struct model *w)
+{
+	for (unsigned n = 0; n < w->cfg.nodes; n++)
+		for (unsigned k = 0; k < w->cfg.collectors; k++) {
+			const struct collect *c = &w->collector[n][k].c;
+
+			for (unsigned i = 0; i < c->pins; i++)
+				if (w->cell[n][c->page[i]].mapped < c->right[i] ||
+				    w->node[n].page[c->page[i]].right < c->right[i])
+					broken(w, "I10: a pinned page is lost");
+		}
+}
+
 static void perform(struct model *w, unsigned n, const struct proto_effect *fx, bool data_fresh,
 		    uint8_t *asked)
 {
@@ -230,6 +260,7 @@ static void perform(struct model *w, unsigned n, const struct proto_effect *fx, 
 	case PROTO_FX_WAKE:
 		if (c->mapped < fx->right)
 			broken(w, "WAKE without the right");
+		collectors_wake(w, n, fx->page, fx->right);
 		c->waiting &= (uint8_t)(fx->right == PROTO_WRITE ? 0 : ~(1u << PROTO_READ));
 		break;
 	case PROTO_FX_DROP:
@@ -238,7 +269,12 @@ static void perform(struct model *w, unsigned n, const struct proto_effect *fx, 
 		c->fresh = false;
 		c->evict_cost = 0;
 		break;
+	case PROTO_FX_TIMER:
+		c->timer = true;
+		break;
 	case PROTO_FX_BUSY:
+		if (w->moving == MOVE_NEXT)
+			broken(w, "I10: a thread that collects is turned away");
 		if (asked) {
 			c->waiting &= (uint8_t)~*asked;
 			c->parked |= *asked;
@@ -370,14 +406,13 @@ static void cell_moves(const struct model *w, unsigned n, unsigned p, struct mov
 {
 	const struct model_cell *c = &w->cell[n][p];
 	const struct proto_page *pg = &w->node[n].page[p];
-	const struct proto_flight *fl = proto_flight_of(&w->node[n], p);
 	struct move m = { .node = (uint8_t)n, .page = (uint8_t)p };
 
 	if (c->unmapping) {
 		m.kind = MOVE_UNMAPPED;
 		add_timed(w, out, count, m);
 	}
-	if (fl && fl->revoke == PROTO_REVOKE_HELD) {
+	if (c->timer) {
 		m.kind = MOVE_TIMER;
 		m.late = true;
 		add(out, count, m);
@@ -389,7 +424,7 @@ static void cell_moves(const struct model *w, unsigned n, unsigned p, struct mov
 		if (c->ready >> r & 1)
 			add_timed(w, out, count, m);
 		m.kind = MOVE_REQUEST;
-		if (!((c->waiting | c->parked | c->ready) >> r & 1) && pg->right < r &&
+		if (!w->cfg.collect_only && !((c->waiting | c->parked | c->ready) >> r & 1) && pg->right < r &&
 		    !(r == PROTO_READ && w->cfg.writes_only))
 			add_timed(w, out, count, m);
 	}
@@ -399,6 +434,22 @@ static void cell_moves(const struct model *w, unsigned n, unsigned p, struct mov
 		m.late = w->cfg.hold;
 		add(out, count, m);
 	}
+}
+
+static void collector_moves(const struct model *w, unsigned n, unsigned k, struct move *out, unsigned *count)
+{
+	const struct model_collector *mc = &w->collector[n][k];
+	struct move m = { .node = (uint8_t)n, .page = (uint8_t)k };
+
+	if (mc->c.count) {
+		m.kind = collect_next(&mc->c) < mc->c.count ? MOVE_NEXT : MOVE_FINISH;
+		if (!mc->asked)
+			add_timed(w, out, count, m);
+		return;
+	}
+	m.kind = MOVE_COLLECT;
+	for (m.arg = 0; m.arg < (w->cfg.writes_only ? 1u : 1u << w->cfg.pages); m.arg++)
+		add(out, count, m);
 }
 
 /* All links that are lost have one node in common. */
@@ -431,6 +482,8 @@ unsigned model_moves(const struct model *w, struct move out[static MODEL_MOVES])
 		}
 		for (unsigned p = 0; p < w->cfg.pages; p++)
 			cell_moves(w, n, p, out, &count);
+		for (unsigned k = 0; k < w->cfg.collectors; k++)
+			collector_moves(w, n, k, out, &count);
 	}
 	return count;
 }
@@ -438,6 +491,7 @@ unsigned model_moves(const struct model *w, struct move out[static MODEL_MOVES])
 static void event_of(struct model *w, struct move m, struct proto_event *ev, bool *fresh, uint8_t *asked)
 {
 	struct model_cell *c = &w->cell[m.node][m.page];
+	struct model_collector *collector;
 	struct model_link *l;
 
 	ev->page = m.page;
@@ -460,6 +514,7 @@ static void event_of(struct model *w, struct move m, struct proto_event *ev, boo
 		break;
 	case MOVE_TIMER:
 		ev->kind = PROTO_EV_TIMER;
+		c->timer = false;
 		break;
 	case MOVE_AGAIN:
 	case MOVE_REQUEST:
@@ -472,12 +527,79 @@ static void event_of(struct model *w, struct move m, struct proto_event *ev, boo
 	case MOVE_EVICT:
 		ev->kind = PROTO_EV_EVICT;
 		break;
+	case MOVE_NEXT:
+		collector = &w->collector[m.node][m.page];
+		collector->asked = true;
+		ev->kind = PROTO_EV_REQUEST;
+		ev->page = collector->c.page[collect_next(&collector->c)];
+		ev->right = collector->c.right[collect_next(&collector->c)];
+		break;
 	case MOVE_LOST:
 		/* Nothing of this life of the link arrives after that. */
 		ev->kind = PROTO_EV_PEER_LOST;
 		ev->from = m.arg;
 		memset(&w->link[m.arg][m.node], 0, sizeof(w->link[0][0]));
 		break;
+	}
+}
+
+/* One step of the core and its effects, which are added to `out`; what it gives to a collector is pinned at once. */
+static void step(struct model *w, unsigned n, const struct proto_event *ev, bool fresh, uint8_t asked,
+		 struct proto_effects *out)
+{
+	struct proto_effects fx;
+
+	proto_step(&w->node[n], ev, &fx);
+	for (unsigned i = 0; i < fx.count; i++) {
+		perform(w, n, &fx.fx[i], fresh, asked ? &asked : NULL);
+		write_all(w);
+		if (out->count < PROTO_EFFECTS_MAX)
+			out->fx[out->count++] = fx.fx[i];
+	}
+	if (w->pin_due) {
+		struct proto_event hold = { .kind = PROTO_EV_HOLD, .page = w->pin, .now_ns = ev->now_ns,
+					    .until_ns = PROTO_HOLD_PINNED };
+
+		w->pin_due = false;
+		step(w, n, &hold, false, 0, out);
+	}
+	for (unsigned p = 0; p < w->cfg.pages; p++) {
+		const struct proto_flight *fl = proto_flight_of(&w->node[n], p);
+
+		/* One that outlives its revocation is as good as none: stray TIMERs change nothing. */
+		if (!fl || fl->revoke != PROTO_REVOKE_HELD)
+			w->cell[n][p].timer = false;
+	}
+}
+
+static void collect_start(struct model *w, struct move m)
+{
+	struct collect *c = &w->collector[m.node][m.page].c;
+
+	/* Instructions meet their pages in different orders. */
+	for (unsigned i = 0; i < w->cfg.pages; i++) {
+		uint32_t p = (m.node + i) % w->cfg.pages;
+
+		collect_add(c, p, m.arg >> p & 1 ? PROTO_READ : PROTO_WRITE);
+	}
+}
+
+/* The instruction is done: what no other collector of this node has pinned is let go. */
+static void collect_finish(struct model *w, struct move m, struct proto_effects *out)
+{
+	struct collect c = w->collector[m.node][m.page].c;
+
+	w->collector[m.node][m.page].c = (struct collect){ 0 };
+	for (unsigned i = 0; i < c.count; i++) {
+		struct proto_event hold = { .kind = PROTO_EV_HOLD, .page = c.page[i],
+					    .now_ns = m.late ? LATE_NS : EARLY_NS,
+					    .until_ns = m.late ? LATE_NS : EARLY_NS + HOLD_NS };
+		bool other = false;
+
+		for (unsigned k = 0; k < w->cfg.collectors; k++)
+			other |= collect_pins(&w->collector[m.node][k].c, c.page[i]);
+		if (!other)
+			step(w, m.node, &hold, false, 0, out);
 	}
 }
 
@@ -489,15 +611,20 @@ void model_move(struct model *w, struct move m, struct proto_effects *out)
 	uint8_t asked = 0;
 
 	w->broken = NULL;
-	w->done_due = false;
+	w->done_due = w->pin_due = false;
+	w->moving = m.kind;
+	out->count = 0;
 	for (unsigned p = 0; p < w->cfg.pages; p++)
 		queue_shoot(w, p, &before[p]);
-	event_of(w, m, &ev, &fresh, &asked);
-	proto_step(&w->node[m.node], &ev, out);
-	for (unsigned i = 0; i < out->count; i++) {
-		perform(w, m.node, &out->fx[i], fresh, asked ? &asked : NULL);
-		write_all(w);
+	if (m.kind == MOVE_COLLECT) {
+		collect_start(w, m);
+	} else if (m.kind == MOVE_FINISH) {
+		collect_finish(w, m, out);
+	} else {
+		event_of(w, m, &ev, &fresh, &asked);
+		step(w, m.node, &ev, fresh, asked, out);
 	}
+	check_pins(w);
 	for (unsigned p = 0; p < w->cfg.pages; p++) {
 		check_page(w, p);
 		queue_shoot(w, p, &after);
@@ -516,6 +643,9 @@ const char *model_rest(const struct model *w)
 		if (!nodeset_empty(&w->node[n].lost))
 			return NULL;
 	for (unsigned n = 0; n < w->cfg.nodes; n++) {
+		for (unsigned k = 0; k < w->cfg.collectors; k++)
+			if (w->collector[n][k].c.count)
+				return "I10: threads that collect wait for each other";
 		for (unsigned p = 0; p < w->cfg.pages; p++) {
 			if (w->cell[n][p].waiting || w->cell[n][p].parked || w->cell[n][p].ready)
 				return "I8: stuck with a waiter";

@@ -9,16 +9,18 @@
  *
  * The world is larger than the real one: time is either "before the end of any hold" or "after it", chosen
  * freely at each event; a link delivers in order, any link at any time; every thread of a node may ask for
- * anything at any time; and whoever may write does so all the time.  A page's bytes are one bit: those of
+ * anything at any time, and some collect; and whoever may write does so all the time.  A page's bytes are one bit: those of
  * the latest write, or not.
  */
 #ifndef TESTS_CHECK_MODEL_H
 #define TESTS_CHECK_MODEL_H
 
+#include "dsm/core/collect.h"
 #include "dsm/core/proto.h"
 
 #define MODEL_NODES 4
 #define MODEL_PAGES 2
+#define MODEL_COLLECTORS 2
 #define MODEL_QUEUE 8
 #define MODEL_WAITS 32 /* nodes * requests at most */
 #define MODEL_BYTES 512
@@ -30,6 +32,8 @@ struct model_config {
 	bool hold;  /* grants are held */
 	bool writes_only; /* threads never ask to read: for larger worlds */
 	bool loss;  /* links of one node with others are lost, at any time and each end for itself */
+	bool collect_only; /* no other threads, and collectors read, too */
+	unsigned collectors; /* threads of each node that collect all pages, at any time; with `hold` only */
 	unsigned depth; /* moves at most, 0: all states */
 };
 
@@ -45,6 +49,13 @@ struct model_cell {
 	uint8_t cost, invs; /* messages and ACKs among them sent so far for this request */
 	uint8_t evict_cost;
 	bool far; /* the GRANT of this request came from another node than the home */
+	bool timer; /* a TIMER is due while a revocation waits for the end of a hold */
+};
+
+/* A thread that takes all pages in order and pins them (protocol.md, I10); count 0: not now. */
+struct model_collector {
+	struct collect c;
+	bool asked; /* waits for the next page */
 };
 
 struct model_link {
@@ -68,22 +79,26 @@ struct model {
 	struct proto node[MODEL_NODES];
 	struct model_cell cell[MODEL_NODES][MODEL_PAGES];
 	struct model_link link[MODEL_NODES][MODEL_NODES];
+	struct model_collector collector[MODEL_NODES][MODEL_COLLECTORS];
 	bool written[MODEL_PAGES];
 	bool done_due; /* within a move: MAP was last, and a DONE may follow */
+	uint8_t moving; /* enum move_kind */
+	bool pin_due;  /* within a move: `pin` was granted to a collector */
+	uint32_t pin;
 	struct model_seen seen;
 	const char *broken;	/* what does not hold, or NULL */
 	void *mem[MODEL_NODES];
 };
 
-enum move_kind { MOVE_DELIVER, MOVE_UNMAPPED, MOVE_TIMER, MOVE_AGAIN, MOVE_REQUEST, MOVE_EVICT,
-		 MOVE_LOST };
+enum move_kind { MOVE_DELIVER, MOVE_UNMAPPED, MOVE_TIMER, MOVE_AGAIN, MOVE_NEXT, MOVE_FINISH, MOVE_REQUEST, MOVE_EVICT,
+		 MOVE_LOST, MOVE_COLLECT };
 /* Moves from here on are the threads' choice; the others happen by themselves. */
 #define MOVE_FREE MOVE_REQUEST
 
 struct move {
 	uint8_t kind;
-	uint8_t node, page;
-	uint8_t arg; /* DELIVER: sender; REQUEST, AGAIN: right; LOST: whom */
+	uint8_t node, page; /* page: of NEXT, FINISH, COLLECT the collector */
+	uint8_t arg; /* DELIVER: sender; REQUEST, AGAIN: right; LOST: whom; COLLECT: bit of each page to be read only */
 	bool late;   /* after every hold */
 };
 

@@ -9,7 +9,7 @@
  * Limits    --states (default 40 million); memory.
  *
  *   model                         the worlds of `make check`;  --deep: those of `make test`;  --small: for mutants
- *   model --nodes 3 --pages 1 [--requests R] [--migratory E,P] [--no-evict] [--no-hold] [--writes] [--loss]
+ *   model --nodes 3 --pages 1 [--requests R] [--migratory E,P] [--no-evict] [--no-hold] [--writes] [--loss] [--collect THREADS] [--collect-only]
  *         [--depth D] [--states N] [--observe FILE: the states, as observe.h has them]
  */
 #include "base/clock.h"
@@ -297,9 +297,9 @@ static void result_print(const struct search *s, bool whole, double seconds)
 	const struct model_config *c = &s->w.cfg;
 	const struct model_seen *seen = &s->w.seen;
 
-	printf("%u nodes x %u pages, %u requests%s%s%s%s, migratory %u,%u: %u states, %llu moves, depth %u%s, ",
+	printf("%u nodes x %u pages, %u requests%s%s%s%s, %u collect, migratory %u,%u: %u states, %llu moves, depth %u%s, ",
 	       c->nodes, c->pages, c->requests, c->evict ? ", evict" : "", c->hold ? ", hold" : "",
-	       c->loss ? ", loss" : "", c->writes_only ? ", writes only" : "", c->mig_evidence, c->mig_probe,
+	       c->loss ? ", loss" : "", c->writes_only ? ", writes only" : c->collect_only ? ", collectors only" : "", c->collectors, c->mig_evidence, c->mig_probe,
 	       s->count, (unsigned long long)s->moves, s->depth, whole ? "" : " (cut off)");
 	if (whole && !s->broken)
 		printf("served within %u moves, ", s->longest);
@@ -356,6 +356,9 @@ static const struct model_config worlds[] = {
 	{ .nodes = 3, .pages = 1, .requests = 1, .evict = true, .hold = true, .mig_evidence = 1, .mig_probe = 1 },
 	{ .nodes = 2, .pages = 2, .requests = 4, .hold = true, .mig_evidence = 1, .mig_probe = 1 },
 	{ .nodes = 2, .pages = 1, .requests = 2, .evict = true, .hold = true, .loss = true, .mig_evidence = 1, .mig_probe = 1 },
+	{ .nodes = 2, .pages = 2, .requests = 4, .loss = true },
+	{ .nodes = 2, .pages = 2, .requests = 8, .evict = true, .hold = true, .writes_only = true, .collectors = 1 },
+	{ .nodes = 2, .pages = 2, .requests = 8, .hold = true, .writes_only = true, .collectors = 2 },
 };
 
 /* For the mutants: under a second. */
@@ -363,12 +366,19 @@ static const struct model_config worlds_small[] = {
 	{ .nodes = 2, .pages = 1, .requests = 2, .evict = true, .hold = true, .mig_evidence = 2, .mig_probe = 3 },
 	{ .nodes = 2, .pages = 1, .requests = 1, .evict = true, .hold = true, .mig_evidence = 1, .mig_probe = 1 },
 	{ .nodes = 3, .pages = 1, .requests = 2, .evict = true, .mig_evidence = 1, .mig_probe = 1 },
+	{ .nodes = 2, .pages = 2, .requests = 8, .hold = true, .writes_only = true, .collectors = 1 },
+	{ .nodes = 2, .pages = 2, .requests = 8, .hold = true, .collectors = 2, .depth = 7 },
 };
 
 /* For `make test`, beside the first. */
 static const struct model_config worlds_deep[] = {
 	{ .nodes = 2, .pages = 2, .requests = 4, .evict = true, .hold = true, .mig_evidence = 1, .mig_probe = 1 },
 	{ .nodes = 3, .pages = 1, .requests = 2, .loss = true },
+	{ .nodes = 2, .pages = 2, .requests = 4, .hold = true, .loss = true },
+	{ .nodes = 2, .pages = 2, .requests = 1, .loss = true },
+	{ .nodes = 3, .pages = 2, .requests = 4, .evict = true, .loss = true, .depth = 8 },
+	{ .nodes = 3, .pages = 2, .requests = 8, .hold = true, .writes_only = true, .collectors = 1 },
+	{ .nodes = 2, .pages = 2, .requests = 8, .evict = true, .hold = true, .collectors = 2, .depth = 10 },
 	{ .nodes = 4, .pages = 1, .requests = 2, .mig_evidence = 1, .mig_probe = 1 },
 	{ .nodes = 4, .pages = 1, .requests = 2, .evict = true, .hold = true, .mig_evidence = 1, .mig_probe = 1, .depth = 13 },
 };
@@ -382,7 +392,8 @@ int main(int argc, char **argv)
 		{ "writes", no_argument, NULL, 'w' },	       { "depth", required_argument, NULL, 'd' },
 		{ "states", required_argument, NULL, 's' },    { "deep", no_argument, NULL, 'D' },
 		{ "small", no_argument, NULL, 'S' },	       { "loss", no_argument, NULL, 'l' },
-		{ "observe", required_argument, NULL, 'o' },
+		{ "observe", required_argument, NULL, 'o' },    { "collect", required_argument, NULL, 'c' },
+		{ "collect-only", no_argument, NULL, 'C' },
 		{ NULL, 0, NULL, 0 },
 	};
 	struct model_config c = { .nodes = 3, .pages = 1, .evict = true, .hold = true };
@@ -408,6 +419,8 @@ int main(int argc, char **argv)
 		case 'S': list = worlds_small; count = ARRAY_LEN(worlds_small); break;
 		case 'd': c.depth = (unsigned)atoi(optarg); break;
 		case 'l': c.loss = true; break;
+		case 'C': c.collect_only = true; break;
+		case 'c': c.collectors = (unsigned)atoi(optarg); break;
 		case 'o': observe = optarg; break;
 		case 's': states = strtoull(optarg, NULL, 0); break;
 		default: return 2;

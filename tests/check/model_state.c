@@ -15,6 +15,7 @@
 
 /* A hold that lasts at EARLY and is over at LATE (model.c), in stamp units. */
 #define HOLD_STAMP 1010u
+#define PINNED_STAMP 0xfffffu /* proto_node.c */
 
 static void put_flight(struct writer *o, const struct proto_flight *f)
 {
@@ -48,6 +49,15 @@ static struct proto_flight flight_normal(const struct proto_flight *f)
 	return o;
 }
 
+/* Of ends of holds only whether there is one makes a difference. */
+static bool is_pinned(const struct proto *pr, unsigned p)
+{
+	const struct proto_page *pg = &pr->page[p];
+	uint32_t stamp = pg->busy ? proto_flight_of(pr, p)->hold : (uint32_t)pg->high << 16 | get_le16(pg->low);
+
+	return stamp == PINNED_STAMP;
+}
+
 static void put_cell(struct writer *o, const struct model *w, unsigned n, unsigned p)
 {
 	const struct model_cell *c = &w->cell[n][p];
@@ -55,9 +65,9 @@ static void put_cell(struct writer *o, const struct model *w, unsigned n, unsign
 
 	writer_u8(o, (uint8_t)(pg->right | (pg->right ? pg->owner : 0) << 2 | pg->busy << 3 |
 			       c->mapped << 4 | c->target << 6));
-	writer_u8(o, (uint8_t)(c->unmapping | c->fresh << 1 | c->waiting << 2 | c->parked << 5));
+	writer_u8(o, (uint8_t)(c->unmapping | c->fresh << 1 | c->timer << 2 | c->waiting << 2 | c->parked << 5));
 	writer_u8(o, (uint8_t)(c->cost | c->invs << 4));
-	writer_u8(o, (uint8_t)(c->evict_cost | c->far << 3 | c->ready << 4));
+	writer_u8(o, (uint8_t)(c->evict_cost | c->far << 3 | c->ready << 4 | is_pinned(&w->node[n], p) << 7));
 	if (pg->busy) {
 		struct proto_flight f = flight_normal(proto_flight_of(&w->node[n], p));
 
@@ -73,10 +83,11 @@ static void get_cell(struct reader *i, struct model *w, unsigned n, unsigned p)
 	uint8_t a = reader_u8(i), b = reader_u8(i), d = reader_u8(i), e = reader_u8(i);
 
 	*pg = (struct proto_page){ .right = a & 3, .owner = a >> 2 & 1, .busy = a >> 3 & 1 };
-	put_le16(pg->low, HOLD_STAMP);
+	pg->high = e & 0x80 ? PINNED_STAMP >> 16 : HOLD_STAMP >> 16;
+	put_le16(pg->low, e & 0x80 ? PINNED_STAMP & 0xffff : HOLD_STAMP);
 	*c = (struct model_cell){ .mapped = a >> 4 & 3, .target = a >> 6, .unmapping = b & 1,
-				  .fresh = b >> 1 & 1, .waiting = b >> 2 & 7, .parked = b >> 5,
-				  .cost = d & 15, .invs = d >> 4, .evict_cost = e & 7, .far = e >> 3 & 1, .ready = e >> 4 };
+				  .fresh = b >> 1 & 1, .timer = b >> 2 & 1, .waiting = b >> 2 & 6, .parked = b >> 5,
+				  .cost = d & 15, .invs = d >> 4, .evict_cost = e & 7, .far = e >> 3 & 1, .ready = e >> 4 & 7 };
 	if (pg->busy) {
 		struct proto_flight *f;
 
@@ -84,6 +95,8 @@ static void get_cell(struct reader *i, struct model *w, unsigned n, unsigned p)
 		f = &pr->flight[pr->flight_free];
 		pr->flight_free = f->next_free;
 		get_flight(i, f);
+		if (e & 0x80)
+			f->hold = PINNED_STAMP;
 		pr->mine = (uint16_t)(pr->mine + (f->want || f->next) + (f->evict != PROTO_EVICT_NO));
 		pr->evicting = (uint16_t)(pr->evicting + (f->evict != PROTO_EVICT_NO));
 	}
@@ -153,6 +166,29 @@ static void get_link(struct reader *i, struct model_link *l)
 	}
 }
 
+/* It takes every page; which of them only to read is a choice. */
+static void put_collector(struct writer *o, const struct model_collector *mc)
+{
+	uint8_t writes = 0;
+
+	for (unsigned i = 0; i < mc->c.count; i++)
+		writes |= (uint8_t)((mc->c.right[i] == PROTO_WRITE) << i);
+	writer_u8(o, (uint8_t)(mc->c.count | mc->c.pins << 2 | mc->asked << 4 | writes << 5));
+	for (unsigned i = 0; i < mc->c.count; i++)
+		writer_u8(o, (uint8_t)mc->c.page[i]);
+}
+
+static void get_collector(struct reader *i, struct model_collector *mc)
+{
+	uint8_t a = reader_u8(i);
+
+	*mc = (struct model_collector){ .c = { .count = a & 3, .pins = a >> 2 & 3 }, .asked = a >> 4 & 1 };
+	for (unsigned k = 0; k < mc->c.count; k++) {
+		mc->c.page[k] = reader_u8(i);
+		mc->c.right[k] = a >> (5 + k) & 1 ? PROTO_WRITE : PROTO_READ;
+	}
+}
+
 size_t model_encode(const struct model *w, uint8_t out[static MODEL_BYTES])
 {
 	struct writer o = { .p = out, .end = out + MODEL_BYTES };
@@ -163,6 +199,8 @@ size_t model_encode(const struct model *w, uint8_t out[static MODEL_BYTES])
 			put_cell(&o, w, n, p);
 		for (uint32_t i = 0; i < w->dir.homed[n]; i++)
 			put_home(&o, &w->node[n], i);
+		for (unsigned k = 0; k < w->cfg.collectors; k++)
+			put_collector(&o, &w->collector[n][k]);
 		for (unsigned to = 0; to < w->cfg.nodes; to++)
 			if (to != n)
 				put_link(&o, &w->link[n][to]);
@@ -199,6 +237,8 @@ void model_decode(struct model *w, const uint8_t *in)
 			get_cell(&i, w, n, p);
 		for (uint32_t k = 0; k < w->dir.homed[n]; k++)
 			get_home(&i, &w->node[n], k);
+		for (unsigned k = 0; k < w->cfg.collectors; k++)
+			get_collector(&i, &w->collector[n][k]);
 		for (unsigned to = 0; to < w->cfg.nodes; to++)
 			if (to != n)
 				get_link(&i, &w->link[n][to]);
@@ -228,13 +268,15 @@ static void msg_print(const struct proto_msg *m)
 
 void model_move_print(const struct model *w, struct move m, const struct proto_effects *fx)
 {
-	static const char *const names[] = { "receives from", "unmapped", "timer", "asks again", "asks",
-					     "evicts", "loses" };
+	static const char *const names[] = { "receives from", "unmapped", "timer", "asks again", "asks for collector",
+					     "ends collector", "asks", "evicts", "loses", "begins collector" };
 
 	(void)w;
 	printf("  n%u %s", m.node, names[m.kind]);
 	if (m.kind == MOVE_DELIVER || m.kind == MOVE_LOST)
 		printf(" n%u", m.arg);
+	else if (m.kind == MOVE_NEXT || m.kind == MOVE_FINISH || m.kind == MOVE_COLLECT)
+		printf(" %u", m.page);
 	else
 		printf(" p%u", m.page);
 	if (m.kind == MOVE_REQUEST || m.kind == MOVE_AGAIN)

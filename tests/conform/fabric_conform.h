@@ -41,6 +41,10 @@ struct end {
 extern const char *backend_name, *backend_arg; /* without and with a device */
 extern uint64_t chaos_seed; /* of the ends that are opened */
 extern bool chaos_breaks;
+extern unsigned dead_after_ms; /* the same, 0: as it is by default */
+/* A case that cannot run here says why. */
+extern const char *case_skip;
+#define CASE_SKIPPED 77 /* the same as an exit status */
 void end_open(struct end *e, node_id self, unsigned nodes, uint8_t key, uint64_t vm);
 void ends_open(struct end *e, unsigned count); /* and joins them all */
 void ends_join(struct end *e, unsigned count);
@@ -53,6 +57,7 @@ int victim_main(int argc, char **argv);
 void death_while_sending(void);
 void death_while_receiving(void);
 void death_while_connecting(void);
+void standstill_while_connecting(void);
 
 /* fabric_bounds.c */
 void slow_receiver_costs_bounded_memory(void);
@@ -72,6 +77,7 @@ void data_path_counts(void);
 bool mock_present(void); /* the fake libibverbs is loaded */
 void errors_of_sends(void);
 void errors_of_receives(void);
+void queue_pair_fails_in_silence(void);
 void device_dies(void);
 void completion_queue_overruns(void);
 void queue_pairs_run_out(void);
@@ -80,6 +86,11 @@ void late_completions(void);
 
 /* fabric_sleep.c */
 void sleepers_are_woken(void);
+void sleepers_beside_pollers(void);
+
+/* fabric_vanish.c */
+int vanish_main(void);
+void host_vanishes(void);
 
 /* fabric_raw_shm.c */
 void shm_garbage_in_the_rings(void);

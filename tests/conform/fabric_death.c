@@ -161,3 +161,59 @@ void death_while_connecting(void)
 	CHECK(e[0].is_up[2] && e[2].is_up[0] && !next->downs);
 	ends_close(e, 3);
 }
+
+#define PAIRS 12u
+#define GIVEN_UP_NS (4 * NS_PER_S) /* longer than a handshake may take */
+
+/* A side that had come up when the other gave up has lost it, and is asked to join again. */
+static bool pair_is_up(struct end *e)
+{
+	for (unsigned i = 0; i < 2; i++)
+		if (e[i].downs) {
+			e[i].downs = 0;
+			CHECK(!ic_join(e[i].f, (node_id)!i, e[!i].address));
+		}
+	return e[0].is_up[1] && e[1].is_up[0];
+}
+
+/* One side of each pair stands still after so many steps of the handshake; the other gives up, and tries again. */
+void standstill_while_connecting(void)
+{
+	static struct end e[PAIRS][2];
+	bool all = false;
+	uint64_t until;
+
+	for (unsigned i = 0; i < PAIRS; i++) {
+		end_open(&e[i][0], 0, 2, 1, 77);
+		end_open(&e[i][1], 1, 2, 1, 77);
+		CHECK(!ic_join(e[i][0].f, 1, e[i][1].address) && !ic_join(e[i][1].f, 0, e[i][0].address));
+	}
+	for (unsigned step = 0; step < PAIRS; step++)
+		for (unsigned i = 0; i < PAIRS; i++) {
+			pump_once(&e[i][i & 1], 1);
+			if (step < i)
+				pump_once(&e[i][!(i & 1)], 1);
+			usleep(200);
+		}
+	until = clock_now_ns() + GIVEN_UP_NS;
+	while (clock_now_ns() < until)
+		for (unsigned i = 0; i < PAIRS; i++) {
+			pump_once(&e[i][i & 1], 1);
+			usleep(100);
+		}
+	until = clock_now_ns() + LONG_NS;
+	while (!all) {
+		CHECK(clock_now_ns() < until);
+		all = true;
+		for (unsigned i = 0; i < PAIRS; i++) {
+			pump_once(e[i], 2);
+			all &= pair_is_up(e[i]);
+		}
+	}
+	for (unsigned i = 0; i < PAIRS; i++) {
+		e[i][0].sent[1] = e[i][1].got[0] = 0;
+		CHECK(!send_next(&e[i][0], 1));
+		PUMP_FOR(e[i], 2, e[i][1].got[0] == 1, LONG_NS);
+		ends_close(e[i], 2);
+	}
+}

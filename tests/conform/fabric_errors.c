@@ -67,11 +67,11 @@ static void break_each(const char *key, const int *statuses, unsigned count)
 	struct end e[2];
 
 	ends_open(e, 2);
-	for (unsigned i = 0; i < 4 * count; i++) {
-		control("stale", i & 1);
-		control("reuse", i >> 1 & 1);
+	for (unsigned i = 0; i < 6 * count; i++) {
+		control("stale", i % 3);
+		control("reuse", i / 3 & 1);
 		traffic(e, 50);
-		break_once(e, key, statuses[i / 4]);
+		break_once(e, key, statuses[i / 6]);
 		rejoin(e);
 	}
 	traffic(e, 300); /* more than there are slots: none was lost */
@@ -94,6 +94,29 @@ void errors_of_receives(void)
 	static const int statuses[] = { IBV_WC_LOC_LEN_ERR, IBV_WC_LOC_PROT_ERR };
 
 	break_each("recv-status", statuses, ARRAY_LEN(statuses));
+}
+
+/* Nobody sends, nothing is reported but that the receives are flushed: on one side, and the other learns it from there. */
+void queue_pair_fails_in_silence(void)
+{
+	long objects = control("objects", -1);
+	struct end e[2];
+
+	ends_open(e, 2);
+	for (unsigned round = 1; round <= 4; round++) {
+		control("stale", round % 3);
+		traffic(e, 50);
+		for (unsigned i = 0; i < 200; i++)
+			pump_once(e, 2);
+		control("qp-error", 1);
+		PUMP_FOR(e, 2, e[0].downs == round && e[1].downs == round, LONG_NS);
+		CHECK(!control("qp-error", -1));
+		rejoin(e);
+	}
+	traffic(e, 150);
+	ends_close(e, 2);
+	control("stale", 0);
+	CHECK(control("objects", -1) == objects);
 }
 
 /* The device is gone for good: its fabric is, too, and can only be closed. */
@@ -172,9 +195,9 @@ void late_completions(void)
 	struct end e[2];
 
 	ends_open(e, 2);
-	control("stale", 1);
 	control("reuse", 1);
 	for (unsigned round = 0; round < 20; round++) {
+		control("stale", 1 + (round & 1));
 		control("delay-us", round % 4 * 1000);
 		while (!send_next(&e[0], 1) && !send_next(&e[1], 0))
 			;

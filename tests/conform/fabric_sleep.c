@@ -55,6 +55,42 @@ static void *sleeper_run(void *arg)
 	return NULL;
 }
 
+/* Another thread polls the same end for a while and takes what the sleeper was to be woken by; from then on it is alone. */
+void sleepers_beside_pollers(void)
+{
+	struct end e[2];
+	pthread_t tid;
+
+	ends_open(e, 2);
+	e[0].raw = count_answer;
+	e[1].raw = answer;
+	stop = false;
+	answers = 0;
+	CHECK(!pthread_create(&tid, NULL, sleeper_run, &e[1]));
+	for (uint32_t round = 0; round < ROUNDS / 2; round++) {
+		uint64_t start = clock_now_ns();
+		uint32_t want = answers + BURST;
+
+		for (uint32_t i = 0; i < BURST; i++) {
+			CHECK(!send_word(&e[0], 1, 1, 0));
+			for (unsigned k = 0; k < 8; k++)
+				pump_once(e, 2);
+		}
+		while (answers != want)
+			pump_once(e, 2);
+		CHECK(!send_word(&e[0], 1, 1, 0));
+		while (answers != want + 1) {
+			ic_wait(e[0].f, NAP_NS);
+			ic_progress(e[0].f, 16);
+		}
+		CHECK(clock_now_ns() < start + ROUND_NS);
+	}
+	stop = true;
+	ic_wake(e[1].f);
+	pthread_join(tid, NULL);
+	ends_close(e, 2);
+}
+
 void sleepers_are_woken(void)
 {
 	struct end e[2];

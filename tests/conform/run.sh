@@ -18,6 +18,7 @@ suite() { # backend
 	status=$?
 	cat "$out"
 	passed=$((passed + $(grep -c '^  ok ' "$out")))
+	skipped=$((skipped + $(grep -c '^  SKIP ' "$out")))
 	[ $status = 0 ] || failed=$((failed + 1))
 }
 

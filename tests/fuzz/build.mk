@@ -15,12 +15,12 @@ FUZZ_SAN := fuzzer-no-link,address,undefined
 FUZZ_LIBS := hv/bt hv/core dsm/core cluster-config cluster-config/core interconnect interconnect/core include/base
 
 ifeq ($(SAN),$(FUZZ_SAN))
-FUZZ_MORE := hv/wire.c hv/kernel_image.c
+FUZZ_MORE := hv/wire.c hv/kernel_image.c hv/snapshot.c vcpu-migrate/wire.c
 FUZZ_MORE_bt := tests/bt/fake_dsm.c tests/bt/guest.c
 $(foreach t,$(FUZZ_TARGETS),$(call test_prog,tests/fuzz/$(t),tests/fuzz/fuzz_$(t).c $(FUZZ_MORE) \
 	$(FUZZ_MORE_$(t)),-fsanitize=fuzzer))
 endif
-$(call test_prog,tests/fuzz/seeds,tests/fuzz/seeds.c hv/wire.c,)
+$(call test_prog,tests/fuzz/seeds,tests/fuzz/seeds.c hv/wire.c hv/snapshot.c vcpu-migrate/wire.c,)
 
 .PHONY: fuzz fuzz-smoke fuzz-build fuzz-seeds
 fuzz-build:

@@ -7,9 +7,11 @@
 #include "cluster-config/control.h"
 #include "dsm/core/wire.h"
 #include "hv/core/virtio_blk.h"
+#include "hv/snapshot.h"
 #include "hv/wire.h"
 #include "interconnect/core/frame.h"
 #include "interconnect/core/hello.h"
+#include "vcpu-migrate/wire.h"
 
 #include <lz4.h>
 #include <lzma.h>
@@ -117,7 +119,7 @@ static void hv_messages(void)
 {
 	static const struct hv_msg list[] = {
 		{ .kind = HV_MSG_IPI, .ipi = { .mode = 0, .vector = 0xfd, .to = { { 5 } } } },
-		{ .kind = HV_MSG_ADDR, .addr = { 2, { .id = 2, .ldr = 4, .enabled = true, .x2apic = true } } },
+		{ .kind = HV_MSG_ADDR, .addr = { 2, 1, { .id = 2, .ldr = 4, .enabled = true, .x2apic = true } } },
 		{ .kind = HV_MSG_PULSE, .pulse = { 9 } },
 		{ .kind = HV_MSG_EOI, .eoi = { 0x31 } },
 		{ .kind = HV_MSG_IO, .io = { 1, HV_IO_MMIO, true, 4, 0xfec00000, 7 } },
@@ -133,6 +135,29 @@ static void hv_messages(void)
 		snprintf(name, sizeof(name), "kind-%u", list[i].kind);
 		seed("hv_wire", name, b, hv_msg_encode(&list[i], b));
 	}
+}
+
+static void moves(void)
+{
+	static const struct mig_msg list[] = {
+		{ .kind = HO_MSG_OFFER, .ho.msg = { HO_MSG_OFFER, 1, 0, 0, 7 } },
+		{ .kind = HO_MSG_REFUSE, .ho = { .msg = { HO_MSG_REFUSE, 1, HO_FEATURES, 0, 7 }, .text = "it lacks avx" } },
+		{ .kind = HO_MSG_STATE, .ho = { .msg = { HO_MSG_STATE, 1, 0, 0, 7 }, .ns = 9000 } },
+		{ .kind = HO_MSG_HOME, .ho.msg = { HO_MSG_HOME, 1, 0, 2, 7 } },
+		{ .kind = MIG_MSG_ORDER, .order = { 5, 1, 0, 0, 2 } },
+		{ .kind = MIG_MSG_DONE, .done = { .order = 5, .vcpu = 1, .result = HO_FULL, .to = 2, .text = "full" } },
+	};
+	static const struct hv_snapshot halted = { .cpu = { .rip = 0xffffffff81000000, .rflags = 0x202, .xcr0 = 1 }, .halted = true };
+	uint8_t snapshot[HV_SNAPSHOT_MAX];
+
+	for (unsigned i = 0; i < ARRAY_LEN(list); i++) {
+		uint8_t b[MIG_BODY_MAX];
+		char name[16];
+
+		snprintf(name, sizeof(name), "kind-%u", list[i].kind);
+		seed("mig_wire", name, b, mig_msg_encode(&list[i], b));
+	}
+	seed("snapshot", "halted", snapshot, hv_snapshot_encode(&halted, snapshot));
 }
 
 static void control(const struct cc_msg *m)
@@ -465,6 +490,7 @@ int main(int argc, char **argv)
 	dsm_messages();
 	dsm_peers();
 	hv_messages();
+	moves();
 	controls();
 	topologies();
 	kernels();

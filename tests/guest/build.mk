@@ -10,7 +10,7 @@ $(GUEST)/bin/%: tests/guest/%.c
 	$(Q)$(CC) -std=gnu11 -O2 $(WARN) -static -pthread -o $@ $<
 
 # Packages that are newer than the image are taken when it is rebuilt, not before.
-$(GUEST)/stamp: tests/guest/build.sh tests/guest/kernel.sh tests/guest/init $(GUEST)/bin/tscpass $(GUEST)/bin/work
+$(GUEST)/stamp: tests/guest/build.sh tests/guest/kernel.sh tests/guest/init $(GUEST)/bin/tscpass $(GUEST)/bin/work $(GUEST)/bin/clocks
 	$(Q)tests/guest/install-deps.sh
 	$(Q)flock $(GUEST) tests/guest/build.sh $(GUEST)
 	$(Q)touch $@

@@ -4,16 +4,16 @@
 # tests/guest/build.sh OUT - makes OUT/vmlinuz and OUT/initrd from unmodified Debian packages.
 #
 # What      The kernel is the newest linux-image-cloud-amd64 of the machine's apt sources, downloaded and unpacked,
-#           not installed. The initrd is a cpio of Debian binaries of this machine (busybox-static, pigz, stress-ng)
-#           with just the shared libraries they load, the virtio modules of that same kernel package, our init and two
-#           small test programs that OUT/bin already holds.
+#           not installed. The initrd is a cpio of Debian binaries of this machine (busybox-static, pigz,
+#           stress-ng, hackbench) with just the shared libraries they load, the virtio modules of that same kernel
+#           package, our init and the small test programs that OUT/bin already holds.
 # Why       The cpio is not compressed: unpacking costs guest CPU time on every boot, loading it costs a host copy.
 set -eu
 
 out=$1
 here=$(dirname "$0")
 modules="virtio_mmio virtio_console virtio_blk virtio-rng"
-programs="/usr/bin/pigz /usr/bin/stress-ng"
+programs="/usr/bin/pigz /usr/bin/stress-ng /usr/bin/hackbench"
 applets="sh [ awk cat cmp cttyhack cut date dd dmesg echo env false free grep head hexdump insmod kill
 	ln ls lsmod mkdir mknod mount mv nproc poweroff ps reboot rm sed seq setsid sha256sum sleep sort
 	stat sync tail tee test time timeout touch tr true umount uname uptime vi wc"
@@ -42,7 +42,7 @@ tree_make() {
 		cp -L "$library" "$root$library"
 	done
 	modules_install "$out/kernel" "$root" $modules
-	cp "$out/bin/tscpass" "$out/bin/work" "$root/bin/"
+	cp "$out/bin/tscpass" "$out/bin/work" "$out/bin/clocks" "$root/bin/"
 	cp "$here/init" "$root/init"
 	chmod 755 "$root/init"
 }

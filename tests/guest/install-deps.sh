@@ -11,7 +11,7 @@ set -eu
 build="gcc make binutils libc6-dev pkg-config python3 acpica-tools protobuf-c-compiler
 	libzydis-dev libyaml-dev libprotobuf-c-dev libssl-dev zlib1g-dev liblzma-dev libzstd-dev
 	liblz4-dev libjansson-dev libfabric-dev libibverbs-dev librdmacm-dev libucx-dev"
-tests="libcriterion-dev busybox-static pigz stress-ng qemu-system-x86 cpio kmod xz-utils zstd
+tests="libcriterion-dev busybox-static pigz stress-ng rt-tests qemu-system-x86 cpio kmod xz-utils zstd
 	spin ibverbs-providers iproute2"
 
 missing=$(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' $build $tests "$@" 2>/dev/null |

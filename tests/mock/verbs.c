@@ -30,6 +30,7 @@ static const char *const key_names[MOCK_KEYS] = {
 	[MOCK_SEND_STATUS] = "send-status", [MOCK_RECV_STATUS] = "recv-status", [MOCK_MR_FAIL] = "mr-fail",
 	[MOCK_QP_MAX] = "qp-max",	    [MOCK_DEVICE_FATAL] = "device-fatal", [MOCK_CQ_OVERRUN] = "cq-overrun",
 	[MOCK_STALE] = "stale",		    [MOCK_REUSE] = "reuse",		  [MOCK_DELAY_US] = "delay-us",
+	[MOCK_QP_ERROR] = "qp-error",
 	[MOCK_OBJECTS] = "objects",	    [MOCK_MESSAGES] = "messages",
 };
 
@@ -335,6 +336,7 @@ int ibv_destroy_cq(struct ibv_cq *ibv)
 		fprintf(stderr, "mock verbs: %u events never acknowledged\n", cq->unacked);
 		abort();
 	}
+	ctx->held_count = 0; /* there is one queue */
 	for (unsigned i = 0; i < MOCK_QPS; i++)
 		if (ctx->cqs[i] == cq)
 			ctx->cqs[i] = NULL;

@@ -19,6 +19,8 @@
 #define MOCK_MTU_BYTES 8192u
 #define MOCK_QPS 256u
 #define MOCK_MRS 256u
+#define MOCK_HELD (4 * MOCK_QUEUE)
+#define MOCK_HELD_SENDS 48u /* by then most slots are in use again */
 
 struct mock_send {
 	uint64_t wr_id;
@@ -75,6 +77,11 @@ struct mock_context {
 	struct ibv_mr *mrs[MOCK_MRS];
 	struct mock_cq *cqs[MOCK_QPS];
 	unsigned unacked;
+	struct mock_held {
+		struct mock_cq *cq;
+		struct ibv_wc wc;
+	} held[MOCK_HELD]; /* see MOCK_STALE */
+	unsigned held_count;
 	uint8_t staging[MOCK_MTU_BYTES];
 };
 
@@ -86,8 +93,10 @@ enum mock_key {
 	MOCK_QP_MAX,	  /* queue pairs of a device, 0: no limit but MOCK_QPS */
 	MOCK_DEVICE_FATAL, /* the next device that has something to do dies */
 	MOCK_CQ_OVERRUN,  /* the next completion finds its queue full */
-	MOCK_STALE,	  /* completions of a queue pair that is destroyed stay (as with rxe), or go (as with mlx5) */
+	MOCK_STALE,	  /* completions of a queue pair that is destroyed go (0, as with mlx5), stay (1, as with rxe), or stay
+			     with all that was posted, and are polled only when a queue pair has sent MOCK_HELD_SENDS (2) */
 	MOCK_REUSE,	  /* a queue pair gets the number of the one destroyed last */
+	MOCK_QP_ERROR,	  /* so many queue pairs at work fail, by themselves and with no event */
 	MOCK_DELAY_US,	  /* the device is that slow */
 	MOCK_OBJECTS,	  /* alive: read only */
 	MOCK_MESSAGES,	  /* that a device has sent: read only */

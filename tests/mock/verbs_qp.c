@@ -82,15 +82,28 @@ struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *init)
 	return qp ? &qp->ibv : NULL;
 }
 
-/* Completions of a queue pair that is no more. */
-static void cq_clean(struct mock_cq *cq, uint32_t qpn)
+/* Completions of a queue pair that is no more: dropped, or held back. */
+static void cq_clean(struct mock_cq *cq, uint32_t qpn, bool hold)
 {
 	uint32_t size = (uint32_t)cq->ibv.cqe, to = cq->tail;
+	struct mock_context *ctx = cq->ctx;
 
-	for (uint32_t i = cq->tail; i != cq->head; i++)
-		if (cq->ring[i % size].qp_num != qpn)
-			cq->ring[to++ % size] = cq->ring[i % size];
+	for (uint32_t i = cq->tail; i != cq->head; i++) {
+		const struct ibv_wc *wc = &cq->ring[i % size];
+
+		if (wc->qp_num != qpn)
+			cq->ring[to++ % size] = *wc;
+		else if (hold && ctx->held_count < MOCK_HELD)
+			ctx->held[ctx->held_count++] = (struct mock_held){ cq, *wc };
+	}
 	cq->head = to;
+}
+
+static void held_give(struct mock_context *ctx)
+{
+	for (unsigned i = 0; i < ctx->held_count; i++)
+		mock_cq_add(ctx->held[i].cq, &ctx->held[i].wc);
+	ctx->held_count = 0;
 }
 
 int ibv_destroy_qp(struct ibv_qp *ibv)
@@ -99,9 +112,11 @@ int ibv_destroy_qp(struct ibv_qp *ibv)
 	struct mock_context *ctx = qp->ctx;
 
 	pthread_mutex_lock(&ctx->lock);
-	if (!mock_state[MOCK_STALE]) {
-		cq_clean((struct mock_cq *)ibv->send_cq, ibv->qp_num);
-		cq_clean((struct mock_cq *)ibv->recv_cq, ibv->qp_num);
+	if (mock_state[MOCK_STALE] == 2 && !ctx->fatal)
+		mock_qp_fail(qp);
+	if (mock_state[MOCK_STALE] != 1) {
+		cq_clean((struct mock_cq *)ibv->send_cq, ibv->qp_num, mock_state[MOCK_STALE] == 2);
+		cq_clean((struct mock_cq *)ibv->recv_cq, ibv->qp_num, mock_state[MOCK_STALE] == 2);
 	}
 	ctx->qps[qp->slot] = NULL;
 	ctx->last_qpn = ibv->qp_num;
@@ -189,6 +204,8 @@ static int send_queue(struct mock_qp *qp, const struct ibv_send_wr *wr)
 	}
 	s->fail = (enum ibv_wc_status)atomic_exchange(&mock_state[MOCK_SEND_STATUS], 0);
 	qp->posted++;
+	if (qp->posted == MOCK_HELD_SENDS)
+		held_give(qp->ctx);
 	if (qp->ibv.state == IBV_QPS_ERR)
 		mock_qp_fail(qp);
 	return 0;

@@ -313,6 +313,8 @@ void *mock_device_run(void *arg)
 				device_die(ctx);
 				break;
 			}
+			if (ctx->qps[i]->ibv.state == IBV_QPS_RTS && mock_take(MOCK_QP_ERROR))
+				mock_qp_fail(ctx->qps[i]);
 			qp_work(ctx->qps[i], clock_now_ns());
 		}
 		stop = ctx->stop;

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# tests/mutants/run.sh BUILD-DIR [NAME...] - applies each slip of mutants.txt to dsm/core, compiles it and
-# looks who notices: unit tests, checker, simulator, in this order.  Prints a line each and, last, how many were killed.
+# tests/mutants/run.sh BUILD-DIR [NAME...] - applies each slip of mutants.txt to its core, compiles it and
+# looks who notices: checker, unit tests, simulator, in this order.  Prints a line each and, last, how many were killed.
 # Exit 1 when one survives, does not change its file, or does not compile.
 #
 # Needs     the object files of the tests, built before (see build.mk).
@@ -23,33 +23,49 @@ notices() { # dir, name, objects, libraries, arguments...
 	! (ulimit -t 60; timeout 600 "$dir/$name" "$@"; exit $?) >>"$dir/log" 2>&1
 }
 
-one() { # name file sed
-	local name=$1 file=$2 expr=$3 dir=$work/$1 killer=
-	local test=$out/obj/tests
-	mkdir -p "$dir/core" "$dir/src/dsm"
-	cp -r dsm/core "$dir/src/dsm/"
-	sed -i "$expr" "$dir/src/dsm/core/$file"
-	if cmp -s "dsm/core/$file" "$dir/src/dsm/core/$file"; then
-		echo "$name: its expression changes nothing" > "$dir/result"; return
-	fi
-	cp "$out"/obj/dsm/core/*.o "$dir/core/"
-	if ! $cc $flags -I"$dir/src" -I. -w -c "$dir/src/dsm/core/$file" -o "$dir/core/${file%.c}.o" 2>"$dir/log"; then
-		echo "$name: does not compile" > "$dir/result"; return
-	fi
+# Who looks at a mutant of dsm/core, of vcpu-migrate/core: prints what has noticed.
+look_dsm() { # dir
+	local dir=$1
 	local model="$test/check/model_main.o $test/check/model.o $test/check/model_state.o $test/check/model_observe.o $test/check/observe.o"
 	if notices "$dir" model "$model" "" --small; then
-		killer=checker
+		echo checker
 	elif notices "$dir" unit-proto "$test/unit/dsm/test_proto.o" -lcriterion ||
 	     notices "$dir" unit-wire "$test/unit/dsm/test_wire.o" -lcriterion ||
 	     notices "$dir" unit-dir "$test/unit/dsm/test_dir.o" -lcriterion; then
-		killer="unit test"
+		echo "unit test"
 	elif notices "$dir" sim "$test/sim/sim_main.o $test/sim/sim.o $test/sim/sim_node.o $test/sim/sim_thread.o $out/obj/interconnect/core/frame.o" "" --seeds 100; then
-		killer=simulator
+		echo simulator
 	elif notices "$dir" model "$model" ""; then
-		killer=checker
+		echo checker
 	fi
+}
+
+look_vcpu-migrate() { # dir
+	local dir=$1
+	if notices "$dir" model "$test/check/handoff_main.o $test/check/handoff.o $test/check/handoff_state.o" "" --small; then
+		echo checker
+	elif notices "$dir" unit "$test/unit/vcpu-migrate/test_handoff.o" -lcriterion; then
+		echo "unit test"
+	fi
+}
+
+one() { # name file sed
+	local name=$1 core=dsm/core file=$2 expr=$3 dir=$work/$1 killer
+	local test=$out/obj/tests
+	case $file in */*) core=${file%/*} file=${file##*/} ;; esac
+	mkdir -p "$dir/core" "$dir/src/$core"
+	cp -r "$core" "$dir/src/${core%/*}/"
+	sed -i "$expr" "$dir/src/$core/$file"
+	if cmp -s "$core/$file" "$dir/src/$core/$file"; then
+		echo "$name: its expression changes nothing" > "$dir/result"; return
+	fi
+	cp "$out/obj/$core"/*.o "$dir/core/"
+	if ! $cc $flags -I"$dir/src" -I. -w -c "$dir/src/$core/$file" -o "$dir/core/${file%.c}.o" 2>"$dir/log"; then
+		echo "$name: does not compile" > "$dir/result"; return
+	fi
+	killer=$(look_${core%%/*} "$dir")
 	echo "$name: ${killer:-SURVIVES}" > "$dir/result"
-	rm -f "$dir"/model "$dir"/unit-* "$dir"/sim
+	rm -f "$dir"/model "$dir"/unit* "$dir"/sim
 }
 
 total=0

@@ -9,7 +9,8 @@ What    QEMU emulates a processor with SVM and nested paging; in it runs Debian'
 Output  COMMAND's stdout and stderr to stdout; the rig's own lines, "rig: ...", to stderr.
 Exit    COMMAND's status; 124 when it was not done in time; 125 when the host did not come up or ended without one.
 Owns    A folder under build/rig/runs for the time of the run: job, status, console.  Nothing else is left behind.
-Limits  One host.  More than one, joined by --net, is what --net is for: each is one call of this program.
+Limits  One host.  More than one, joined by --net, is what --net is for: each is one call of this program.  More than
+        two: one of them has the --hub.
 """
 import argparse
 import ctypes
@@ -51,6 +52,7 @@ def options():
     p.add_argument("--kvm", default="", metavar="ARGS", help="module parameters of kvm-amd, e.g. npt=0")
     p.add_argument("--net", action="append", default=[], metavar="NETDEV",
                    help="a network card on this QEMU netdev, e.g. stream,server=on,addr.type=unix,addr.path=...")
+    p.add_argument("--hub", action="store_true", help="one card, on a hub that all --net lead to")
     p.add_argument("--mac", type=int, default=1, metavar="N", help="last byte of its network cards' addresses (1)")
     p.add_argument("--shared", metavar="FILE", help="memory that all hosts with this FILE share, of a power of two of bytes: a "
                    "PCI device 1af4:1110, whose resource2 can be mapped")
@@ -123,8 +125,12 @@ def qemu(a, folder):
     args += share("root", "/", ",readonly=on") + share("rig", folder)
     for i, net in enumerate(a.net):
         kind, _, rest = net.partition(",")
-        args += ["-netdev", f"{kind},id=net{i},{rest}",
-                 "-device", f"virtio-net-pci,netdev=net{i},mac=52:54:00:00:{i:02x}:{a.mac:02x},romfile="]
+        args += ["-netdev", f"{kind},id=net{i},{rest}"]
+        args += ["-netdev", f"hubport,id=leg{i},hubid=0,netdev=net{i}"] if a.hub else []
+    if a.hub:
+        args += ["-netdev", "hubport,id=hub,hubid=0"]
+    for i, net in enumerate(["hub"] if a.hub else [f"net{i}" for i in range(len(a.net))]):
+        args += ["-device", f"virtio-net-pci,id=card{i},netdev={net},mac=52:54:00:00:{i:02x}:{a.mac:02x},romfile="]
     if a.shared:
         args += ["-object", f"memory-backend-file,id=shared,share=on,mem-path={a.shared},size={os.path.getsize(a.shared)}",
                  "-device", "ivshmem-plain,memdev=shared"]
@@ -157,6 +163,14 @@ def end(process):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def nice(pid, value):
+    try:
+        with open(f"/proc/{pid}/autogroup", "w", encoding="ascii") as f:
+            f.write(str(value))
+    except OSError as e:  # no rights to more than others get, or a kernel without such groups
+        say(f"no priority of its own: {e.strerror}")
 
 
 def watch(process, a, folder):
@@ -201,8 +215,7 @@ def main():
         process = subprocess.Popen(qemu(a, folder), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                    start_new_session=True)
         if a.nice is not None:
-            with open(f"/proc/{process.pid}/autogroup", "w", encoding="ascii") as f:
-                f.write(str(a.nice))
+            nice(process.pid, a.nice)
         copier = threading.Thread(target=copy, args=(process.stdout,), daemon=True)
         copier.start()
         return watch(process, a, folder)

@@ -46,9 +46,10 @@ static void node_crash(struct sim *s, unsigned node)
 			peer_lost_later(s, n, (node_id)node);
 }
 
-/* What came is the next message of its link, or the link is over. */
-static bool message_take(struct sim *s, const struct occasion *o, struct proto_msg *msg)
+/* What came is the next message of its link, or the link is over.  One of the two has a kind then. */
+static bool message_take(struct sim *s, const struct occasion *o, struct proto_msg *msg, struct rehome_msg *re)
 {
+	const uint8_t *body = o->frame + IC_FRAME_HEADER;
 	struct link *link = link_at(s, o->from, o->node);
 	struct ic_frame fr;
 
@@ -61,9 +62,12 @@ static bool message_take(struct sim *s, const struct occasion *o, struct proto_m
 	}
 	link->rx_seq++;
 	/* Whether a page travels with it is what byte 3 says; the simulated data has no length. */
-	if (!wire_decode(o->frame + IC_FRAME_HEADER, WIRE_MSG_BYTES,
-			 o->frame[IC_FRAME_HEADER + 3] == PROTO_BYTES_PAGE ? PAGE_SIZE : 0, msg))
+	if (body[0] == REHOME_WIRE ?
+		    !rehome_decode(body, fr.body_len, body[3] || body[1] == REHOME_PLAN ? PAGE_SIZE : 0, re) :
+		    !wire_decode(body, fr.body_len, body[3] == PROTO_BYTES_PAGE ? PAGE_SIZE : 0, msg)) {
 		broken(s, "a message does not survive the wire");
+		return false;
+	}
 	return true;
 }
 
@@ -72,13 +76,18 @@ static bool message_take(struct sim *s, const struct occasion *o, struct proto_m
 static void occasion_happen(struct sim *s, const struct occasion *o)
 {
 	struct proto_event ev = { .page = o->page, .from = o->from };
+	struct rehome_msg re = { 0 };
 	struct cell *c;
 
 	switch (o->kind) {
 	case AT_DELIVER:
 		ev.kind = PROTO_EV_MESSAGE;
-		if (!message_take(s, o, &ev.msg))
+		if (!message_take(s, o, &ev.msg, &re))
 			return;
+		if (re.kind) {
+			sim_rehome_message(s, o, &re);
+			return;
+		}
 		TRACE(s, "n%u <- n%u %s p%u right %u acks %u\n", o->node, o->from,
 		      proto_kind_name(ev.msg.kind), ev.msg.page, ev.msg.right, ev.msg.acks);
 		break;
@@ -100,6 +109,12 @@ static void occasion_happen(struct sim *s, const struct occasion *o)
 	case AT_LOST:
 		peer_lost(s, o->node, o->from);
 		return;
+	case AT_DRAIN:
+		sim_drain_look(s);
+		return;
+	case AT_LOOK:
+		sim_rehome_watch(s, o->node);
+		return;
 	}
 	sim_step(s, o->node, &ev, o, NULL);
 }
@@ -110,12 +125,14 @@ static void check_rest(struct sim *s)
 	for (unsigned n = 0; n < s->cfg.nodes; n++) {
 		const struct proto *p = &s->node[n];
 
+		if (s->dead[n])
+			continue;
 		if (p->mine || p->refused)
 			broken(s, "I7: a request was lost count of");
 		for (uint32_t page = 0; page < s->cfg.pages; page++) {
 			const struct cell *c = cell_at(s, n, page);
 			uint32_t index;
-			const struct proto *home = &s->node[dir_home(&s->dir, page, &index)];
+			const struct proto *home = &s->node[dir_home(s->node[0].cfg.dir, page, &index)];
 			bool known = proto_owner(home, index) == n ||
 				     nodeset_has(&home->copyset[index], (node_id)n);
 
@@ -164,6 +181,7 @@ static void sim_open(struct sim *s)
 	s->dead = zalloc(c->nodes, sizeof(*s->dead));
 	s->pause_ns = zalloc(c->nodes, sizeof(*s->pause_ns));
 	s->foreign = zalloc(c->nodes, sizeof(*s->foreign));
+	s->at = zalloc(c->nodes, sizeof(*s->at));
 	for (unsigned n = 0; n < c->nodes; n++) {
 		struct proto_config pc = { .self = (node_id)n, .nodes = c->nodes, .dir = &s->dir };
 		uint32_t index;
@@ -172,6 +190,7 @@ static void sim_open(struct sim *s)
 		pc.requests = c->requests;
 		s->mem[n] = zalloc(1, proto_bytes(&pc));
 		proto_init(&s->node[n], &pc, s->mem[n]);
+		rehome_init(&s->at[n].steps, (node_id)n, c->nodes);
 		for (uint32_t p = 0; p < c->pages; p++)
 			cell_at(s, n, p)->value = dir_home(&s->dir, p, &index) == n ? 0 : ~0ull;
 		for (unsigned t = 0; t < c->threads; t++) {
@@ -181,6 +200,9 @@ static void sim_open(struct sim *s)
 		}
 	}
 	s->running = c->nodes * c->threads;
+	s->drains_left = c->drains;
+	if (c->drains)
+		sim_drain_later(s, DRAIN_NONE);
 	if (c->faults & SIM_CRASHES)
 		sim_occasion_put(s, (struct occasion){ .at_ns = sim_draw_ns(s, 50 * NS_PER_MS), .kind = AT_CRASH,
 						   .node = (node_id)rng_below(&s->rng, c->nodes) });
@@ -188,8 +210,12 @@ static void sim_open(struct sim *s)
 
 static void sim_close(struct sim *s)
 {
-	for (unsigned n = 0; n < s->cfg.nodes; n++)
+	for (unsigned n = 0; n < s->cfg.nodes; n++) {
 		free(s->mem[n]);
+		free(s->at[n].mem);
+		free(s->at[n].next_mem);
+	}
+	free(s->at);
 	free(s->node);
 	free(s->mem);
 	free(s->cell);
@@ -224,10 +250,15 @@ void sim_config_draw(struct sim_config *cfg, uint64_t seed)
 	cfg->faults = (unsigned)rng_below(&r, 4); /* pauses, stalls */
 	if (rng_below(&r, 4) == 0)		  /* what ends the VM ends the checks of liveness too */
 		cfg->faults |= rng_below(&r, 2) ? SIM_CRASHES : SIM_DOUBLES;
+	/* A loss in the middle ends the VM. */
+	else if (rng_below(&r, 2))
+		cfg->drains = 1 + (unsigned)rng_below(&r, 4);
 }
 
 /* No run of this size takes so many steps unless threads only snatch pages from each other. */
 #define STEPS_MAX 3000000ull
+/* Nor does a change of homes that gets on. */
+#define LOOKS_MAX 1000000ull
 
 void sim_run(const struct sim_config *cfg, struct sim_result *out)
 {
@@ -241,8 +272,13 @@ void sim_run(const struct sim_config *cfg, struct sim_result *out)
 		s.now_ns = o.at_ns > s.now_ns ? o.at_ns : s.now_ns;
 		if (s.dead[o.node])
 			continue;
-		if ((s.cfg.faults & SIM_PAUSES) && rng_below(&s.rng, 2000) == 0)
-			s.pause_ns[o.node] = s.now_ns + sim_draw_ns(&s, 5 * NS_PER_MS);
+		if ((s.cfg.faults & SIM_PAUSES) && rng_below(&s.rng, 2000) == 0) {
+			uint64_t until_ns = s.now_ns + sim_draw_ns(&s, 5 * NS_PER_MS);
+
+			/* A node that sleeps wakes as it was to, or what was moved to that time would be overtaken. */
+			if (s.pause_ns[o.node] <= s.now_ns)
+				s.pause_ns[o.node] = until_ns;
+		}
 		if (s.pause_ns[o.node] > s.now_ns) {
 			/* The node sleeps.  All of its occasions move to the same time and keep their order. */
 			o.at_ns = s.pause_ns[o.node];
@@ -252,9 +288,13 @@ void sim_run(const struct sim_config *cfg, struct sim_result *out)
 		occasion_happen(&s, &o);
 		if (out->steps > STEPS_MAX)
 			broken(&s, "I8: threads do not get on");
+		if (out->looks > LOOKS_MAX)
+			broken(&s, "I12: a node leaves for ever");
 	}
 	if (!out->broken && s.running && !out->links_lost)
 		broken(&s, "I8: a thread waits for ever");
+	if (!out->broken && s.drain != DRAIN_NONE)
+		broken(&s, "I12: a node leaves for ever");
 	if (!out->broken && !out->links_lost)
 		check_rest(&s);
 	out->time_ns = s.now_ns;

@@ -7,7 +7,7 @@
  *           read is compared with the last write.  Messages pass through the production wire and frame code.
  *           A stalled link is what a loss looks like above a transport that repeats; a doubled frame must be refused
  *           by the frame decoder, which ends the link.  Once a node or a link is lost, waits may be for ever, but no
- *           thread may ever read old bytes.
+ *           thread may ever read old bytes.  Where none is lost, nodes also leave the memory, and die or come back.
  * Owns      struct sim and all it points to.   Threads  One.   I/O  A trace on stdout when asked for.
  * Limits    NODES_MAX nodes; the seed decides everything: same seed, same run.
  */
@@ -31,6 +31,7 @@ struct sim_config {
 	unsigned delay_us;		/* longest delay of a link */
 	unsigned write_percent, span_max;
 	unsigned faults; /* enum sim_fault, a set */
+	unsigned drains; /* so many times a node leaves; of those that live half come back */
 	bool trace;
 };
 
@@ -39,6 +40,8 @@ struct sim_result {
 	uint64_t time_ns, steps, instructions, requests, messages, retries_max, drops;
 	uint64_t hops, grants; /* links that a request and its answer crossed one after another, over all grants */
 	uint64_t stalls, doubles, crashes, links_lost;
+	uint64_t drains, entries; /* nodes that left or came back; directory entries that moved then */
+	uint64_t looks;
 	uint64_t wait_max_ns; /* longest time that one instruction took */
 };
 

@@ -18,9 +18,9 @@
 static void config_print(const struct sim_config *c)
 {
 	printf("  %u nodes x %u threads, %u pages, %u instructions each, %u requests, cache %u, delay %u us, "
-	       "writes %u %%, span %u%s%s%s%s\n",
+	       "writes %u %%, span %u, drains %u%s%s%s%s\n",
 	       c->nodes, c->threads, c->pages, c->ops, c->requests, c->cache, c->delay_us, c->write_percent,
-	       c->span_max, c->faults & SIM_PAUSES ? ", pauses" : "", c->faults & SIM_STALLS ? ", stalls" : "",
+	       c->span_max, c->drains, c->faults & SIM_PAUSES ? ", pauses" : "", c->faults & SIM_STALLS ? ", stalls" : "",
 	       c->faults & SIM_DOUBLES ? ", doubled frames" : "", c->faults & SIM_CRASHES ? ", a crash" : "");
 }
 
@@ -40,6 +40,8 @@ static int seed_run(uint64_t seed, bool trace, struct sim_result *total)
 	total->doubles += r.doubles;
 	total->crashes += r.crashes;
 	total->links_lost += r.links_lost;
+	total->drains += r.drains;
+	total->entries += r.entries;
 	if (total->retries_max < r.retries_max)
 		total->retries_max = r.retries_max;
 	if (total->wait_max_ns < r.wait_max_ns)
@@ -117,12 +119,13 @@ int main(int argc, char **argv)
 	for (unsigned long long i = 0; i < seeds && violations < 10; i++)
 		violations += seed_run(from + i, trace, &total);
 	printf("sim: %llu seeds, %llu steps, %llu instructions, %llu requests, %llu messages, %llu drops, "
-	       "%llu stalls, %llu doubled frames, %llu crashes, %llu links lost, at most %llu retries and %.0f ms of virtual time for an instruction, %.1f s\n",
+	       "%llu stalls, %llu doubled frames, %llu crashes, %llu links lost, %llu nodes left or came back with %llu entries, at most %llu retries and %.0f ms of virtual time for an instruction, %.1f s\n",
 	       seeds, (unsigned long long)total.steps, (unsigned long long)total.instructions,
 	       (unsigned long long)total.requests, (unsigned long long)total.messages,
 	       (unsigned long long)total.drops, (unsigned long long)total.stalls,
 	       (unsigned long long)total.doubles, (unsigned long long)total.crashes,
-	       (unsigned long long)total.links_lost, (unsigned long long)total.retries_max,
+	       (unsigned long long)total.links_lost, (unsigned long long)total.drains,
+	       (unsigned long long)total.entries, (unsigned long long)total.retries_max,
 	       (double)total.wait_max_ns / 1e6,
 	       (double)(clock_now_ns() - began_ns) / 1e9);
 	printf("%d passed, %d failed, 0 skipped\n", !violations, !!violations);

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* --- what is to happen -------------------------------------------------------------------------------- */
 
@@ -76,22 +77,30 @@ static uint64_t stall_ns(struct sim *s)
 
 static void fx_send(struct sim *s, unsigned node, const struct proto_effect *e, unsigned hops)
 {
-	struct link *link = link_at(s, node, e->to);
 	struct cell *c = cell_at(s, node, e->msg.page);
-	struct occasion o = { .kind = AT_DELIVER, .node = e->to, .from = (node_id)node,
-			      .data = c->value, .page = e->msg.page, .hops = (uint16_t)(hops + 1) };
-	struct ic_frame fr = { .body_len = WIRE_MSG_BYTES, .epoch = 1, .seq = link->tx_seq++ };
-	uint64_t at = s->now_ns + 1000 + sim_draw_ns(s, s->cfg.delay_us * NS_PER_US) + stall_ns(s);
+	uint8_t body[WIRE_MSG_BYTES];
 
 	if (e->msg.bytes == PROTO_BYTES_PAGE && c->mapped == PROTO_WRITE)
 		broken(s, "I3: bytes leave while they can be written");
 	if ((e->msg.kind == PROTO_ACK || e->msg.kind == PROTO_RETURN) && c->mapped != PROTO_NONE)
 		broken(s, "I3: answered before unmapped");
+	wire_encode(&e->msg, body);
+	s->res->messages++;
+	sim_send(s, node, e->to, body, sizeof(body), c->value, hops);
+}
+
+void sim_send(struct sim *s, unsigned node, node_id to, const void *body, size_t body_len, uint64_t data, unsigned hops)
+{
+	struct link *link = link_at(s, node, to);
+	struct occasion o = { .kind = AT_DELIVER, .node = to, .from = (node_id)node,
+			      .data = data, .hops = (uint16_t)(hops + 1) };
+	struct ic_frame fr = { .body_len = (uint16_t)body_len, .epoch = 1, .seq = link->tx_seq++ };
+	uint64_t at = s->now_ns + 1000 + sim_draw_ns(s, s->cfg.delay_us * NS_PER_US) + stall_ns(s);
+
 	link->last_ns = at > link->last_ns ? at : link->last_ns;
 	o.at_ns = link->last_ns;
 	ic_frame_encode(&fr, o.frame);
-	wire_encode(&e->msg, o.frame + IC_FRAME_HEADER);
-	s->res->messages++;
+	memcpy(o.frame + IC_FRAME_HEADER, body, body_len);
 	sim_occasion_put(s, o);
 	if ((s->cfg.faults & SIM_DOUBLES) && rng_below(&s->rng, 5000) == 0) {
 		s->res->doubles++;
@@ -121,7 +130,7 @@ void sim_map_set(struct sim *s, unsigned node, uint32_t page, uint8_t right)
 	struct cell *c = cell_at(s, node, page);
 	uint32_t index;
 
-	if (dir_home(&s->dir, page, &index) != node)
+	if (dir_home(s->node[node].cfg.dir, page, &index) != node)
 		s->foreign[node] += (unsigned)((right != PROTO_NONE) - (c->mapped != PROTO_NONE));
 	c->mapped = right;
 }

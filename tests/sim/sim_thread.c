@@ -169,6 +169,10 @@ void sim_thread_run(struct sim *s, unsigned node, unsigned t)
 	struct thread *th = &s->thread[node * s->cfg.threads + t];
 	unsigned lacks = thread_lacks(s, node, th);
 
+	if (lacks < th->needs && !th->collects && sim_withheld(s, node)) {
+		sim_thread_soon(s, node, t, 50 * NS_PER_US);
+		return;
+	}
 	if (lacks < th->needs && !th->collects && th->asked[lacks] >= COLLECT_AFTER && collects_ever(s))
 		collect_begin(th);
 	if (th->collects) {

@@ -31,7 +31,7 @@ struct nodes_config {
 	uint64_t chaos; /* seed of a bad network; 0: as it is */
 	const struct dsm_range *ranges;
 	unsigned ranges_count;
-	uint64_t cache_pages;
+	uint64_t cache_pages, spare_pages;
 	enum dsm_faults faults;
 };
 

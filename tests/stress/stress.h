@@ -58,6 +58,8 @@ struct options {
 	enum dsm_faults faults;
 	unsigned hot_pages, deadline_s;
 	const char *bound; /* NULL: the mixed work */
+	unsigned drain_node; /* 0: none */
+	double drain_s, join_s; /* when it goes, when it comes back; join_s 0: it is killed instead */
 	bool apart;	   /* the nodes are on hosts of their own: `only` is here, `shared` a file that all can map */
 	unsigned only;
 	const char *shared, *address, *device;
@@ -81,7 +83,7 @@ struct stamp {
 struct seat {
 	struct fault_seat fault;
 	_Atomic uint64_t ops[OPS];
-	_Atomic uint32_t op, page, ended;
+	_Atomic uint32_t op, page, parked, ended;
 } __attribute__((aligned(64)));
 
 /* Resident memory of one node, stress_bound.c.  Bytes. */
@@ -100,6 +102,9 @@ struct control {
 	struct seat seat[USERS_LIMIT];
 	struct dsm_stats stats[NODES_LIMIT];
 	struct bound_result bound[NODES_LIMIT];
+	_Atomic unsigned away;	  /* node whose threads stand still; 0: none */
+	_Atomic unsigned drained; /* node that is out of the memory and may die; 0: none */
+	struct dsm_drain drain, join;
 	_Atomic unsigned phase[2 * BOUND_PASSES];
 	struct stamp *stamp;  /* [pages][WORDS] */
 	uint32_t *generation; /* [pages], guarded by the lock in the page under test */

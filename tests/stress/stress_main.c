@@ -41,6 +41,8 @@ static const char usage[] =
 	"  --cache SIZE         what a node may hold of pages homed elsewhere (no bound)\n"
 	"  --hot PAGES          pages of the hot set, which moves ten times a second (6)\n"
 	"  --faults inline|dispatch   who resolves a fault: the thread itself, or others (inline)\n"
+	"  --drain N@S          after S seconds node N leaves the memory, and is then killed\n"
+	"  --join S             it is not killed, and comes back after S seconds\n"
 	"  --deadline S         a fault that takes longer is a violation (20)\n"
 	"  --bound one|all      instead: one thread, or one on each node, writes and reads a "
 	"region of NODES\n"
@@ -71,6 +73,8 @@ enum {
 	O_REGION,
 	O_CACHE,
 	O_HOT,
+	O_DRAIN,
+	O_JOIN,
 	O_FAULTS,
 	O_DEADLINE,
 	O_BOUND,
@@ -104,6 +108,18 @@ static bool seconds_parse(const char *text, double *out)
 		return false;
 	*out = v;
 	return true;
+}
+
+/* "2@1.5" */
+static bool drain_parse(const char *text, struct options *o)
+{
+	char node[8];
+	const char *at = strchr(text, '@');
+
+	if (!at || (size_t)(at - text) >= sizeof(node))
+		return false;
+	snprintf(node, sizeof(node), "%.*s", (int)(at - text), text);
+	return number_parse(node, 1, NODES_LIMIT - 1, &o->drain_node) && seconds_parse(at + 1, &o->drain_s);
 }
 
 static bool seed_parse(const char *text, uint64_t *out)
@@ -178,6 +194,10 @@ static bool option_take(struct options *o, int opt, const char *arg)
 		return true;
 	case O_HOT:
 		return number_parse(arg, 1, PAGES_LIMIT, &o->hot_pages);
+	case O_DRAIN:
+		return drain_parse(arg, o);
+	case O_JOIN:
+		return seconds_parse(arg, &o->join_s);
 	case O_FAULTS:
 		o->faults = strcmp(arg, "dispatch") ? DSM_FAULTS_INLINE : DSM_FAULTS_DISPATCH;
 		return !strcmp(arg, "inline") || !strcmp(arg, "dispatch");
@@ -202,6 +222,8 @@ static void options_parse(int argc, char **argv, struct options *o)
 		{ "region", 1, NULL, O_REGION },
 		{ "cache", 1, NULL, O_CACHE },
 		{ "hot", 1, NULL, O_HOT },
+		{ "drain", 1, NULL, O_DRAIN },
+		{ "join", 1, NULL, O_JOIN },
 		{ "faults", 1, NULL, O_FAULTS },
 		{ "deadline", 1, NULL, O_DEADLINE },
 		{ "bound", 1, NULL, O_BOUND },
@@ -240,6 +262,12 @@ static void options_parse(int argc, char **argv, struct options *o)
 	}
 	if (o->apart && (o->bound || !o->shared || !o->address || o->only >= o->nodes)) {
 		fputs("unum-stress: --only names one of the nodes, and wants --shared and --listen\n", stderr);
+		exit(2);
+	}
+	if ((o->drain_node || o->join_s > 0) &&
+	    (o->apart || o->bound || o->drain_node >= o->nodes || !o->drain_node || o->drain_s >= o->seconds ||
+	     (o->join_s > 0 && (o->join_s <= o->drain_s || o->join_s >= o->seconds)))) {
+		fputs("unum-stress: --drain names a node other than 0 and a time within the run, --join a later one\n", stderr);
 		exit(2);
 	}
 	if (o->bound && o->share_bytes * o->nodes < 3 * (o->share_bytes + o->cache_bytes)) {
@@ -386,6 +414,17 @@ static bool interrupted(struct control *ctl, uint64_t *asked_ns)
 	return interrupts > 1;
 }
 
+/* Nobody may notice. */
+static void drained_kill(const struct options *o, struct control *ctl, pid_t *pid)
+{
+	for (unsigned i = 0; i < o->threads; i++)
+		atomic_store(&ctl->seat[o->drain_node * o->threads + i].ended, 1);
+	kill(*pid, SIGKILL);
+	while (waitpid(*pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	*pid = 0;
+}
+
 static void watch(const struct options *o, struct control *ctl, pid_t *pid)
 {
 	static uint64_t done[USERS_LIMIT], when[USERS_LIMIT];
@@ -394,7 +433,13 @@ static void watch(const struct options *o, struct control *ctl, pid_t *pid)
 	bool died = false;
 
 	while (living) {
-		unsigned before = living;
+		unsigned before;
+
+		if (!(o->join_s > 0) && atomic_load(&ctl->drained) && pid[o->drain_node]) {
+			drained_kill(o, ctl, &pid[o->drain_node]);
+			living--;
+		}
+		before = living;
 
 		while (node_reap(ctl, pid, o, &living))
 			;
@@ -450,6 +495,21 @@ static void nodes_run(const struct options *o, struct control *ctl)
 
 /* --- report ----------------------------------------------------------------------------------------- */
 
+static void drain_report(const struct options *o, const struct control *ctl)
+{
+	const struct dsm_drain *out = &ctl->drain, *in = &ctl->join;
+
+	if (!o->drain_node)
+		return;
+	printf("node %u left: gave up others' pages in %.1f ms, all froze for %.1f ms, %llu entries and %llu pages moved\n",
+	       o->drain_node, (double)out->leave_ns / 1e6, (double)out->frozen_ns / 1e6,
+	       (unsigned long long)out->moved_entries, (unsigned long long)out->moved_pages);
+	if (o->join_s > 0)
+		printf("node %u came back: all froze for %.1f ms, %llu entries and %llu pages moved\n", o->drain_node,
+		       (double)in->frozen_ns / 1e6, (unsigned long long)in->moved_entries,
+		       (unsigned long long)in->moved_pages);
+}
+
 static void report(const struct options *o, const struct control *ctl, double seconds)
 {
 	static const char *const classes[] = { "reads", "writes", "atomics" };
@@ -491,6 +551,7 @@ static void report(const struct options *o, const struct control *ctl, double se
 	printf("pages %llu, evictions %llu, refused %llu\nviolations %llu\n",
 	       (unsigned long long)s.pages_sent, (unsigned long long)s.evictions,
 	       (unsigned long long)s.refused, violations);
+	drain_report(o, ctl);
 	printf("{\"test\":\"stress\",\"work\":\"%s\",\"transport\":\"%s\",\"nodes\":%u,\"threads\":"
 	       "%u,"
 	       "\"faults\":\"%s\",\"cache\":%llu,\"seed\":%llu,\"seconds\":%.1f,\"operations\":%"

@@ -81,15 +81,75 @@ static void *user_run(void *arg)
 	if (err)
 		user_fault_failed(u, err);
 	else
-		while (!atomic_load(&ctl->stop))
-			op_run(u);
+		while (!atomic_load(&ctl->stop)) {
+			bool away = u->run->node.self && atomic_load(&ctl->away) == u->run->node.self;
+
+			atomic_store(&u->seat->parked, away);
+			if (away)
+				usleep(1000);
+			else
+				op_run(u);
+		}
 	atomic_store(&u->seat->ended, 1);
 	return NULL;
 }
 
-/* Each node its part of all. */
+/* --- a node leaves, and comes back ---------------------------------------------------------------------- */
+
+static bool sleep_unless_ending(struct control *ctl, uint64_t until_ns)
+{
+	while (clock_now_ns() < until_ns && !atomic_load(&ctl->meet.ending))
+		usleep(1000);
+	return !atomic_load(&ctl->meet.ending);
+}
+
+static void drain_failed(struct run *r, const char *what, int err)
+{
+	if (atomic_load(&r->ctl->meet.ending))
+		return;
+	fprintf(stderr, "%s: %s\n", what, strerror(-err));
+	atomic_fetch_add(&r->ctl->violations, 1);
+}
+
+/* A thread of node 0. */
+static void *drain_run(void *arg)
+{
+	struct run *r = arg;
+	const struct options *o = r->opt;
+	uint64_t start = clock_now_ns();
+	int err;
+
+	if (!sleep_unless_ending(r->ctl, start + (uint64_t)(o->drain_s * 1e9)))
+		return NULL;
+	atomic_store(&r->ctl->away, o->drain_node);
+	for (unsigned i = 0; i < o->threads; i++)
+		while (!atomic_load(&r->ctl->seat[o->drain_node * o->threads + i].parked) &&
+		       !atomic_load(&r->ctl->meet.ending))
+			usleep(1000);
+	err = dsm_drain(r->node.dsm, (node_id)o->drain_node, clock_now_ns() + (uint64_t)o->deadline_s * NS_PER_S,
+			&r->ctl->drain);
+	if (err) {
+		drain_failed(r, "drain", err);
+		return NULL;
+	}
+	atomic_store(&r->ctl->drained, o->drain_node);
+	if (!(o->join_s > 0) || !sleep_unless_ending(r->ctl, start + (uint64_t)(o->join_s * 1e9)))
+		return NULL;
+	err = dsm_join(r->node.dsm, (node_id)o->drain_node, &r->ctl->join);
+	if (err) {
+		drain_failed(r, "join", err);
+		return NULL;
+	}
+	atomic_store(&r->ctl->drained, 0);
+	atomic_store(&r->ctl->away, 0);
+	return NULL;
+}
+
+/* Each living node its part of all. */
 static void pages_check(struct run *r)
 {
+	unsigned dead = atomic_load(&r->ctl->drained), self = r->node.self;
+	unsigned parts = r->opt->nodes - !!dead, part = self - (dead && self > dead);
 	struct fault_seat seat = { .patience_ns = (uint64_t)r->opt->deadline_s * NS_PER_S };
 	sigjmp_buf out;
 	int err;
@@ -103,7 +163,7 @@ static void pages_check(struct run *r)
 		return;
 	}
 	for (uint32_t page = 0; page < r->pages; page++)
-		if ((page + 1) % r->opt->nodes == r->node.self)
+		if ((page + 1) % parts == part)
 			page_check(r, page);
 	node_thread(NULL);
 }
@@ -125,7 +185,8 @@ static void time_tell(const struct run *r, uint64_t start_ns)
 static void users_run(struct run *r, struct user *users)
 {
 	uint64_t start = clock_now_ns();
-	pthread_t tid[THREADS_LIMIT];
+	pthread_t tid[THREADS_LIMIT], drainer;
+	bool drains = r->opt->drain_node && r->node.self == 0;
 	unsigned ended = 0;
 
 	for (unsigned i = 0; i < r->opt->threads; i++) {
@@ -142,6 +203,8 @@ static void users_run(struct run *r, struct user *users)
 		if (!u->seen || !u->ticket || pthread_create(&tid[i], NULL, user_run, u))
 			abort();
 	}
+	if (drains && pthread_create(&drainer, NULL, drain_run, r))
+		abort();
 	while (ended < r->opt->threads) {
 		usleep(20000);
 		time_tell(r, start);
@@ -158,6 +221,8 @@ static void users_run(struct run *r, struct user *users)
 		free(users[i].seen);
 		free(users[i].ticket);
 	}
+	if (drains)
+		pthread_join(drainer, NULL);
 }
 
 int node_main(const struct options *opt, struct control *ctl, node_id self)
@@ -177,17 +242,23 @@ int node_main(const struct options *opt, struct control *ctl, node_id self)
 				    .cache_pages = opt->cache_bytes >> PAGE_SHIFT,
 				    .faults = opt->faults };
 	struct user users[THREADS_LIMIT] = { 0 };
+	unsigned living;
 
+	cfg.spare_pages = opt->drain_node ? run.pages : 0;
 	cfg.ranges_count = ranges_deal(ranges, FIRST_GFN, run.pages, 1, opt->nodes);
 	run.ranges = ranges;
 	run.ranges_count = cfg.ranges_count;
 	if (node_open(&run.node, &cfg, self, &ctl->meet))
 		return 2;
 	users_run(&run, users);
-	if (nodes_meet_at(&ctl->meet, &ctl->worked, opt->nodes))
+	living = opt->nodes - (opt->drain_node && !(opt->join_s > 0));
+	/* Node 0 is at the end of its work only when this one is out, and then it is killed. */
+	while (living < opt->nodes && self == opt->drain_node && !atomic_load(&ctl->meet.ending))
+		usleep(1000);
+	if (nodes_meet_at(&ctl->meet, &ctl->worked, living))
 		pages_check(&run);
 	dsm_stats(run.node.dsm, &ctl->stats[self]);
-	if (nodes_meet_at(&ctl->meet, &ctl->checked, opt->nodes))
+	if (nodes_meet_at(&ctl->meet, &ctl->checked, living))
 		atomic_store(&ctl->meet.ending, true);
 	node_close(&run.node);
 	return 0;

@@ -199,6 +199,33 @@ def devices(limit_s):
     expect(after[:65536] == written and after[65536:] == before[65536:], "the file does not hold what was written", run)
 
 
+# --- a bad network --------------------------------------------------------------------------------------------------
+CHAOS = ["--chaos", "11"]
+
+
+def chaos_payload(name):
+    """Messages between the nodes late, and overtaking each other: three nodes, on tcp and on shm."""
+    def fn(limit_s):
+        words, moved = PAYLOAD_CASES[name]
+        for fabric in ("tcp", "shm"):
+            crossed(payload_run(name, 3, limit_s, words=words, more=[*CHAOS, "--fabric", fabric]), *moved)
+    return fn
+
+
+for payload in ("lock", "ipi", "cross", "pagetables"):
+    case(f"chaos-{payload}-3", 180)(chaos_payload(payload))
+
+
+@case("chaos-linux-2", 300)
+def chaos_linux(limit_s):
+    """A Linux guest boots over two nodes and switches itself off, and does not see that the network is bad."""
+    run = linux(2, 2, 512, "poweroff", limit_s, CHAOS)
+    expect(run.status == 0, "the guest did not power off", run)
+    expect("at_init_uptime_s" in run.results, "it did not boot", run)
+    expect(not run.leftovers(), "something is left behind", run)
+    return f"{run.seconds:.1f} s"
+
+
 @case("linux-crash", 300)
 def linux_crash(limit_s):
     """A kernel that panics and reboots ends the VM (reboot is an end), with nothing left behind."""

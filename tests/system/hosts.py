@@ -6,8 +6,10 @@ Limits  Cases that take /dev/kvm away need root (a mount namespace, or another u
 """
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from cases import Skipped, expect, local, main, payload_file
@@ -99,6 +101,76 @@ def doctor_words(_limit_s):
     for line, words, span in zip(lines[-3:], ("one node", "several nodes", "several nodes, no shared page tables"),
                                  ("one", "several", "several_private")):
         expect(line.startswith(f"{words}: engine {host['verdict'][span]['engine']}"), f"what is this: {line}")
+
+
+# --- fabric --------------------------------------------------------------------------------------------------------
+def fabric(*args):
+    return subprocess.run([UNUM, "fabric", *args], capture_output=True, text=True, timeout=120, check=False, cwd=TOP)
+
+
+@case("fabric-words", 60)
+def fabric_words(_limit_s):
+    """This host: what it has is said, and every backend is tried."""
+    r = fabric()
+    expect(r.returncode == 0, f"status {r.returncode}, {r.stderr}")
+    for word in ("tcp: works", "shm: works", "verbs: ", "ofi: ", "ucx: "):
+        expect(word in r.stdout, f"it does not say {word}: {r.stdout}")
+    host = json.loads(fabric("--json").stdout)["hosts"][0]
+    expect([t["name"] for t in host["tried"]] == host["fabric"]["backends"], f"not every backend was tried: {host['tried']}")
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as f:
+        expect(host["fabric"]["host"].startswith(f.read().strip()), "it is not this host")
+
+
+@case("fabric-measured-3", 120)
+def fabric_measured(_limit_s):
+    """Three agents on this host, each pair joined by shared memory and by tcp, with figures that can be."""
+    where = os.path.join(BUILD, "system", "fabric-measured-3")
+    os.makedirs(where, exist_ok=True)
+    key, path = os.path.join(where, "pool.key"), os.path.join(where, "lab.yaml")
+    if os.path.exists(key):
+        os.unlink(key)
+    subprocess.run([UNUM, "keygen", key], check=True, timeout=10)
+    socks = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+    ports = [s.getsockname()[1] for s in socks]
+    for s in socks:
+        s.close()
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(f"pool: lab\nkey: {key}\nnodes:\n")
+        for i, port in enumerate(ports):
+            f.write(f"  - {{ name: n{i}, address: 127.0.0.1, port: {port}, cpus: 1, memory: 64MiB }}\n")
+        f.write("vms: []\n")
+    agents = [subprocess.Popen([os.path.join(BUILD, "bin", "unumd"), "--listen", f"127.0.0.1:{port}", "--key", key])
+              for port in ports]
+    try:
+        for port in ports:
+            wait_for_port(port)
+        r = fabric(path, "--json")
+    finally:
+        for a in agents:
+            a.terminate()
+            a.wait(10)
+    expect(r.returncode == 0, f"status {r.returncode}: {r.stdout} {r.stderr}")
+    told = json.loads(r.stdout)
+    expect([(p["from"], p["to"]) for p in told["pairs"]] == [("n0", "n1"), ("n0", "n2"), ("n1", "n2")], "not each pair")
+    for p in told["pairs"]:
+        expect([m["backend"] for m in p["measured"]] == ["shm", "tcp"], f"not joined by shm and tcp: {p}")
+        for m in p["measured"]:
+            expect(m["trouble"] == "" and m["round_trips"] > 1 and m["bytes_per_s"] > 1e6 and
+                   100 < m["min_ns"] <= m["p50_ns"] <= m["p99_ns"] < 5e9, f"figures that cannot be: {m}")
+    shm, tcp = (sorted(p["measured"][i]["min_ns"] for p in told["pairs"])[1] for i in (0, 1))
+    expect(shm < tcp, f"shm takes {shm} ns, tcp {tcp} ns")
+    return f"shm {shm / 1000:.1f} us, tcp {tcp / 1000:.1f} us"
+
+
+def wait_for_port(port):
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    expect(False, f"nobody listens at port {port}")
 
 
 # --- choice --------------------------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ void apic_init(void)
 	uint32_t r[4];
 
 	cpuid(1, 0, r);
-	apic_x2 = r[2] >> 21 & 1;
+	apic_x2 = (r[2] >> 21 & 1) && option("x2apic", 1);
 	if (apic_x2)
 		wrmsr(MSR_APIC_BASE, rdmsr(MSR_APIC_BASE) | APIC_BASE_X2);
 	if (!apic_x2) {

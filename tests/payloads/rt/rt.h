@@ -146,7 +146,7 @@ struct barrier {
 };
 void barrier_wait(struct barrier *b);
 
-/* --- APIC: x2APIC where CPUID has it, else the memory-mapped one --- */
+/* --- APIC: x2APIC where CPUID has it, and unless the command line says x2apic=0; else the memory-mapped one --- */
 #define VECTOR_WAKE 0xf0
 #define VECTOR_SPURIOUS 0xff
 enum { APIC_ID = 0x02, APIC_TPR = 0x08, APIC_EOI = 0x0b, APIC_LDR = 0x0d, APIC_DFR = 0x0e, APIC_SVR = 0x0f,

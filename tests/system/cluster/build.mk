@@ -13,6 +13,7 @@ CLUSTER_TEST_PROGS := $(B)/bin/unum $(B)/bin/unumd $(B)/tests/system/cluster/fak
 check-cluster: $(CLUSTER_TEST_PROGS)
 	$(Q)$(TALLY) cluster 120 python3 -B tests/system/cluster/test_cluster.py $(B)
 	$(Q)$(TALLY) cluster-hosts 90 python3 -B tests/system/cluster/test_hosts.py $(B)
+	$(Q)$(TALLY) cluster-fabric 90 python3 -B tests/system/cluster/test_fabric.py $(B)
 test-cluster: $(CLUSTER_TEST_PROGS)
 	$(Q)$(TALLY) cluster-kill 600 python3 -B tests/system/cluster/test_kill.py $(B)
 

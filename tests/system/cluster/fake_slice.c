@@ -17,7 +17,11 @@
  *             hang, die, garbage
  *             no-permission, busy, too-old, no-rights, cpu  one that has no kvm, with this word for it
  *           Without UNUM_FAKE_HOST it tells of a host without KVM.  Started with --host and a kernel file with "private"
- *           in its beginning, it says that vCPUs of that kernel share no page tables.
+ *           in its beginning, it says that vCPUs of that kernel share no page tables.  UNUM_FAKE_FABRIC, words:
+ *             HOST [rdma NETWORK | bare]  which host it is on, and its RDMA device rdma0: on a network, or without address
+ *             mtu N     of its interface eth0, which has 127.0.0.1
+ *           With --fabric it tells the same.  As a probe slice it tells of made-up figures, or UNUM_FAKE_PROBE:
+ *             silent (no report), garbage (one that is no JSON), lost (its peer), fail (FAILED on the last node)
  * Threads   main, and the reader of cc_chan.
  */
 #include "base/bytes.h"
@@ -83,13 +87,14 @@ static void prepare(struct fake *f)
 	const struct cc_vm_spec *s = &f->spec.prepare;
 	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	socklen_t len = sizeof(a);
-	char address[64], line[200];
+	char address[64], line[300];
+	const char *probe = getenv("UNUM_FAKE_PROBE");
 	int ram = memfd_create("unum-fake-ram", MFD_CLOEXEC);
 
 	must(ram >= 0 && !ftruncate(ram, 1 << 20), "memfd");
 	if (told(f, "fake=hang"))
 		return;
-	if (told(f, "fake=fail") && s->self == s->nodes - 1) {
+	if ((told(f, "fake=fail") || (s->probe && probe && !strcmp(probe, "fail"))) && s->self == s->nodes - 1) {
 		tell(f, &(struct cc_msg){ .type = CC_MSG_FAILED,
 					  .failed = { "the fake was told to fail" } });
 		exit(0);
@@ -99,8 +104,10 @@ static void prepare(struct fake *f)
 	     "listen");
 	must(!getsockname(f->listen_fd, (struct sockaddr *)&a, &len), "getsockname");
 	snprintf(address, sizeof(address), "127.0.0.1:%u", ntohs(a.sin_port));
-	snprintf(line, sizeof(line), "fake slice prepared, engine %d, faults %d, private %d, features '%s'",
-		 s->engine, s->faults, s->private_tables, s->cpu_features);
+	snprintf(line, sizeof(line),
+		 "fake slice prepared, engine %d, faults %d, private %d, features '%s', fabric '%s', device '%s', chaos %llu",
+		 s->engine, s->faults, s->private_tables, s->cpu_features, s->fabric_backend, s->fabric_device,
+		 (unsigned long long)s->chaos);
 	tell(f, &(struct cc_msg){ .type = CC_MSG_PROGRESS, .progress = { line } });
 	tell(f, &(struct cc_msg){ .type = CC_MSG_PREPARED, .prepared = { address } });
 }
@@ -142,6 +149,21 @@ static void flood(struct fake *f)
 	tell_end(f, CC_END_POWEROFF, 0, "poweroff", "");
 }
 
+static void probe_run(struct fake *f)
+{
+	static const char report[] = "{ \"round_trips\": 100, \"p50_ns\": 12300, \"p99_ns\": 45600, \"min_ns\": 9000, "
+				     "\"bytes_per_s\": 789000000 }\n";
+	const char *probe = getenv("UNUM_FAKE_PROBE");
+
+	if (probe && !strcmp(probe, "lost")) {
+		tell_end(f, CC_END_PEER_LOST, 1, "the fake lost it", "");
+		return;
+	}
+	if (!probe || strcmp(probe, "silent"))
+		tell_console(f, probe ? "garbage\n" : report, probe ? 8 : strlen(report));
+	tell_end(f, CC_END_POWEROFF, 0, "measured", "");
+}
+
 static void run(struct fake *f)
 {
 	node_id self = f->spec.prepare.self;
@@ -149,6 +171,10 @@ static void run(struct fake *f)
 	f->running = true;
 	if (self != 0)
 		return;
+	if (f->spec.prepare.probe) {
+		probe_run(f);
+		return;
+	}
 	tell_console(f, "fake guest up\n", 14);
 	if (told(f, "fake=poweroff"))
 		tell_end(f, CC_END_POWEROFF, self, "poweroff", "");
@@ -277,26 +303,76 @@ static bool kernel_is_private(const char *path)
 	return memmem(begin, n, "private", 7);
 }
 
-static int host_tell(const char *kernel)
+/* The object `fabric`. */
+static void fabric_text(char *out, size_t size)
+{
+	const char *env = getenv("UNUM_FAKE_FABRIC"), *word;
+	char host[32] = "fake", network[32] = "";
+	unsigned mtu = 1500;
+	int port = 0;
+
+	if (env && sscanf(env, "%31s", host) == 1) {
+		word = strstr(env, " rdma ");
+		port = (word && sscanf(word, " rdma %31s", network) == 1) || strstr(env, " bare");
+		word = strstr(env, " mtu ");
+		if (word && sscanf(word, " mtu %u", &mtu) != 1)
+			mtu = 0;
+	}
+	snprintf(out, size,
+		 "{ \"host\": \"%s\", \"interfaces\": [ { \"name\": \"eth0\", \"mtu\": %u, \"speed_mbit\": -1, \"up\": "
+		 "true, \"addresses\": [ \"127.0.0.1/8\" ] } ], \"ports\": [",
+		 host, mtu);
+	if (port)
+		snprintf(out + strlen(out), size - strlen(out),
+			 "{ \"device\": \"rdma0\", \"port\": 1, \"mtu\": %u, \"network\": \"%s\", \"usable\": { \"ok\": %s, "
+			 "\"why\": \"%s\", \"fix\": \"\" } }",
+			 mtu > 4200 ? 4096 : 1024, network, *network ? "true" : "false", *network ? "" : "it has no address");
+	snprintf(out + strlen(out), size - strlen(out), "] }");
+}
+
+/* Hosts that do not speak as they should, for --host and --fabric. */
+static bool host_misbehaves(void)
 {
 	const char *name = getenv("UNUM_FAKE_HOST");
-	const char *tsc = getenv("UNUM_FAKE_TSC_KHZ");
 
 	name = name ? name : "";
 	if (!strcmp(name, "hang"))
 		pause();
 	if (!strcmp(name, "die"))
 		raise(SIGKILL);
+	return !strcmp(name, "garbage") && puts("garbage") >= 0;
+}
+
+static int fabric_tell(void)
+{
+	char fabric[1024];
+
+	fabric_text(fabric, sizeof(fabric));
+	return printf("{ \"host\": \"fake\", \"release\": \"0\", \"fabric\": %s, \"tried\": [ { \"name\": \"tcp\", \"ok\": true, "
+		      "\"why\": \"\", \"fix\": \"\", \"offers\": [] }, { \"name\": \"ofi\", \"ok\": false, \"why\": \"no "
+		      "library\", \"fix\": \"install it\", \"offers\": [] } ], \"findings\": [ { \"level\": \"ok\", \"text\": "
+		      "\"network eth0\", \"fix\": \"\" } ] }\n",
+		      fabric) < 0;
+}
+
+static int host_tell(const char *kernel)
+{
+	const char *name = getenv("UNUM_FAKE_HOST");
+	const char *tsc = getenv("UNUM_FAKE_TSC_KHZ");
+	char fabric[1024];
+
+	name = name ? name : "";
+	fabric_text(fabric, sizeof(fabric));
 	for (unsigned i = 0; i < ARRAY_LEN(fake_hosts); i++)
 		if (!strcmp(fake_hosts[i].name, name))
 			return printf("{ \"host\": \"fake\", \"release\": \"0\", \"verdict\": { \"one\": %s, "
 				      "\"several\": %s, \"several_private\": %s }, \"cpu\": { \"features\": \"%s\" }, "
 				      "\"kvm\": { \"inline\": { \"ok\": true }, \"dispatch\": { \"ok\": false, \"why\": "
 				      "\"no reader\", \"fix\": \"\" } }, \"tsc\": { \"khz\": %s }, \"findings\": [], "
-				      "\"kernel\": { \"private_tables\": %s } }\n",
+				      "\"kernel\": { \"private_tables\": %s }, \"fabric\": %s }\n",
 				      fake_hosts[i].one, fake_hosts[i].several, fake_hosts[i].private,
 				      fake_hosts[i].features, tsc ? tsc : "2000000",
-				      kernel_is_private(kernel) ? "true" : "false") < 0;
+				      kernel_is_private(kernel) ? "true" : "false", fabric) < 0;
 	return puts("garbage") < 0;
 }
 
@@ -304,8 +380,12 @@ int main(int argc, char **argv)
 {
 	struct fake f = { .listen_fd = -1 };
 
+	if (argc > 1 && *argv[1] == '-' && host_misbehaves())
+		return 0;
 	if (argc > 1 && !strcmp(argv[1], "--host"))
 		return host_tell(argv[2]);
+	if (argc > 1 && !strcmp(argv[1], "--fabric"))
+		return fabric_tell();
 
 	memset(f.peer_fd, -1, sizeof(f.peer_fd));
 	must(!cc_chan_open(CC_SLICE_FD, &f.chan), "channel");

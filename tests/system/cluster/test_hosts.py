@@ -68,8 +68,15 @@ class Hosts(ClusterTest):
                   "n0: fake slice prepared, engine 2, faults 0, private 1, features 'avx'",
                   "n1: fake slice prepared, engine 2, faults 0, private 1, features 'avx'")
 
-    def test_bt_asks_nobody(self):
-        self.runs(self.vm("garbage", "die", engine="bt"), "n1: fake slice prepared, engine 1, ")
+    def test_bt_needs_to_know_nothing(self):
+        self.runs(self.vm("garbage", "die", engine="bt"), "n1: fake slice prepared, engine 1, ",
+                  "unum: fabric: tcp (node n0: what it can do is not known: it says so in a way that this unum does not read)\n")
+
+    def test_nobody_is_asked_without_need(self):
+        """Engine and fabric are named: nothing waits for a host that does not answer."""
+        path = self.vm("hang", "hang", engine="bt")
+        path.write_text(path.read_text().replace("memory: 64MiB }", "memory: 64MiB, fabric: { backend: tcp } }"))
+        self.runs(path, "n1: fake slice prepared, engine 1, ", "fabric 'tcp', device '', chaos 0\n")
 
     def test_hosts_that_do_not_tell(self):
         for host, why in (("garbage", "in a way that this unum does not read"), ("die", "killed by signal 9")):

@@ -37,6 +37,8 @@ static void fill_spec(struct cc_vm_spec *s)
 				  .fabric_backend = "tcp",
 				  .fabric_device = "",
 				  .fabric_listen = "127.0.0.1:0",
+				  .chaos = 0xfedcba9876543210,
+				  .probe = true,
 				  .dead_after_ms = 5000 };
 	memset(s->vm_key, 0xa5, sizeof(s->vm_key));
 }
@@ -88,6 +90,8 @@ Test(control, prepare)
 	cr_expect(out->prepare.device[0].readonly);
 	cr_expect_str_eq(out->prepare.device[0].path, "/d");
 	cr_expect_str_eq(out->prepare.fabric_backend, "tcp");
+	cr_expect_eq(out->prepare.chaos, 0xfedcba9876543210);
+	cr_expect(out->prepare.probe);
 	cr_expect_str_eq(out->prepare.fabric_listen, "127.0.0.1:0");
 	cr_expect_eq(out->prepare.dead_after_ms, 5000);
 	cc_msg_clear(out);

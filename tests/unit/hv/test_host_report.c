@@ -38,8 +38,12 @@ static struct hv_host_facts *good_host(void)
 	f->tsc_invariant = f->clock_synchronized = true;
 	f->tsc_khz = 2400000;
 	f->memlock_kib = UINT64_MAX;
-	f->nics = 1;
-	f->nic[0] = (struct hv_nic){ "ens1", 9000, 100000, true };
+	f->fabric.nics = f->fabric.rdmas = 1;
+	f->fabric.nic[0] = (struct hv_nic){ "ens1", 9000, 100000, true, "10.77.0.1/24 fd00::1/64" };
+	f->fabric.rdma[0] = (struct hv_rdma_port){ .device = "mlx5_0", .interface = "ens1", .number = 1, .mtu = 4096,
+						   .ethernet = true, .active = true, .state = "ACTIVE",
+						   .rate = "100 Gb/sec (4X EDR)", .address = "10.77.0.1",
+						   .network = "10.77.0.0/24", .usable = yes };
 	return f;
 }
 
@@ -94,6 +98,10 @@ Test(host_report, what_can_be_mended_is_a_problem_with_its_command)
 	level_is(f, "kvm", HV_LEVEL_PROBLEM, "usermod");
 	f->cpu = no("no popcnt", "");
 	level_is(f, "cpu", HV_LEVEL_PROBLEM, "");
+	f->fabric.rdma[0].usable = no("port 1 has no address", "ip address add");
+	level_is(f, "rdma", HV_LEVEL_PROBLEM, "ip address add");
+	f->fabric.rdma[0].usable = no("another port comes first", "");
+	level_is(f, "rdma", HV_LEVEL_NOTE, "");
 	free(f);
 }
 
@@ -103,11 +111,15 @@ Test(host_report, never_more_findings_than_there_is_room)
 	struct hv_host_facts *f = good_host();
 	struct hv_finding all[HV_FINDINGS_MAX];
 
-	f->nics = f->rdmas = HV_NICS_MAX;
+	_Static_assert(HV_RDMA_MAX == HV_NICS_MAX, "filled together");
+	f->fabric.nics = f->fabric.rdmas = HV_NICS_MAX;
 	for (unsigned i = 0; i < HV_NICS_MAX; i++) {
-		memset(f->rdma[i], 'r', sizeof(f->rdma[i]) - 1);
-		f->nic[i] = f->nic[0];
-		memset(f->nic[i].name, 'n', sizeof(f->nic[i].name) - 1);
+		f->fabric.rdma[i] = f->fabric.rdma[0];
+		f->fabric.rdma[i].usable = no("", "");
+		memset(f->fabric.rdma[i].usable.why, 'w', KVM_HOST_TEXT - 1);
+		memset(f->fabric.rdma[i].usable.fix, 'f', KVM_HOST_TEXT - 1);
+		f->fabric.nic[i] = f->fabric.nic[0];
+		memset(f->fabric.nic[i].name, 'n', sizeof(f->fabric.nic[i].name) - 1);
 	}
 	memset(f->kvm.inline_faults.why, 'w', KVM_HOST_TEXT - 1);
 	memset(f->kvm.inline_faults.fix, 'f', KVM_HOST_TEXT - 1);
@@ -137,6 +149,10 @@ Test(host_report, json)
 	cr_expect_str_eq(text_at(j, "cpu", "features", NULL), "avx avx2");
 	cr_expect(json_is_null(json_object_get(json_object_get(j, "memory"), "memlock_kib")));
 	cr_expect_null(json_object_get(j, "kernel"));
+	cr_expect_str_eq(json_string_value(json_array_get(json_object_get(json_object_get(j, "fabric"), "rdma"), 0)), "mlx5_0");
+	cr_expect_eq(json_array_size(json_object_get(
+			     json_array_get(json_object_get(json_object_get(j, "fabric"), "interfaces"), 0), "addresses")),
+		     2);
 	json_decref(j);
 	f->kvm.kind = KVM_KIND_SOFTWARE;
 	f->kvm.shared = no("shadow", "");

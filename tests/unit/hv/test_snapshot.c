@@ -14,9 +14,10 @@ static struct hv_snapshot sample(uint64_t seed)
 	struct rng r = { seed };
 	struct hv_snapshot s;
 	bool *const flags[] = {
-		&s.cpu.sti_shadow,  &s.cpu.nmi_blocked,	    &s.cpu.nmi_latched,	   &s.cpu.event_valid,
-		&s.lapic.wait_sipi, &s.cpu.event_has_error, &s.lapic.nmi_pending, &s.lapic.init_pending,
-		&s.halted,	    &s.lapic.sipi_pending,
+		&s.cpu.sti_shadow,     &s.cpu.nmi_blocked,    &s.cpu.nmi_latched,
+		&s.cpu.event_valid,    &s.lapic.wait_sipi,    &s.cpu.event_has_error,
+		&s.lapic.nmi_pending,  &s.lapic.init_pending, &s.halted,
+		&s.lapic.sipi_pending,
 	};
 
 	for (size_t i = 0; i < sizeof(s); i++)
@@ -28,8 +29,6 @@ static struct hv_snapshot sample(uint64_t seed)
 	s.cpu.irq_vector = 0;
 	return s;
 }
-
-
 
 Test(snapshot, comes_out_as_it_went_in)
 {

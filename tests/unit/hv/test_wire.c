@@ -60,6 +60,27 @@ static struct hv_msg sample(enum hv_msg_kind kind, struct rng *r)
 		for (unsigned i = 0; i < 16; i++)
 			m.clock.boot_id[i] = (uint8_t)rng_next(r);
 		break;
+	case HV_MSG_LEAVE:
+		m.leave.on = rng_below(r, 2);
+		break;
+	case HV_MSG_BALANCE:
+		m.balance.on = rng_below(r, 2);
+		break;
+	case HV_MSG_LOAD:
+		m.load.vcpu = (uint8_t)rng_next(r);
+		m.load.from = (node_id)rng_next(r);
+		m.load.busy_us = (uint32_t)rng_next(r);
+		m.load.waits = (uint32_t)rng_next(r);
+		m.load.reads = (uint32_t)rng_next(r);
+		m.load.bounced = (uint32_t)rng_next(r);
+		m.load.us = (uint32_t)rng_next(r);
+		break;
+	case HV_MSG_NODE:
+		m.node.leaving = rng_below(r, 2);
+		m.node.cpus = (uint16_t)(1 + rng_below(r, 65535));
+		m.node.load = (uint16_t)rng_next(r);
+		m.node.host = rng_next(r);
+		break;
 	case HV_MSG_KINDS:
 		break;
 	}

@@ -92,8 +92,13 @@ static void open_with(const char *const features[NODES])
 
 	for (unsigned n = 0; n < NODES; n++) {
 		struct mig_config cfg = {
-			.self = (node_id)n, .nodes = NODES, .vcpus = VCPUS, .home = home, .features = features[n],
-			.ops = &ops, .arg = &w.node[n],
+			.self = (node_id)n,
+			.nodes = NODES,
+			.vcpus = VCPUS,
+			.home = home,
+			.features = features[n],
+			.ops = &ops,
+			.arg = &w.node[n],
 		};
 
 		w.node[n] = (struct node){ .w = &w, .self = (node_id)n };
@@ -223,17 +228,19 @@ Test(migrate, refusals_say_why_and_the_vcpu_goes_on, .init = open_all, .fini = c
 
 static void open_unlike(void)
 {
-	static const char *const unlike[NODES] = { "sse4_2 avx avx2", "sse4_2 avx2 fma", "avx2 avx sse4_2" };
+	static const char *const unlike[NODES] = { "sse4_2 avx avx2", "sse4_2 avx2 fma",
+						   "avx2 avx sse4_2" };
 
 	open_with(unlike);
 }
 
-Test(migrate, missing_features_are_named_before_the_vcpu_stops, .init = open_unlike, .fini = close_all)
+Test(migrate, missing_features_are_named_before_the_vcpu_stops, .init = open_unlike,
+     .fini = close_all)
 {
 	mig_order(w.node[0].m, 0, 1, 1);
 	settle(HO_MOVED);
 	cr_expect_eq(w.node[0].last.result, HO_FEATURES);
-	cr_expect_str_eq(w.node[0].last.text, "avx");
+	cr_expect_str_eq(w.node[0].last.text, "it lacks avx, and shows also fma");
 	mig_order(w.node[0].m, 0, 2, 2);
 	settle(HO_MOVED);
 	cr_expect_eq(w.node[0].last.result, HO_MOVED, "the order of the words does not matter");
@@ -311,7 +318,8 @@ Test(migrate, every_message_decodes_to_itself)
 
 	for (unsigned i = 0; i < 20000; i++) {
 		uint8_t a[MIG_BODY_MAX], b[MIG_BODY_MAX];
-		struct mig_msg in = { .kind = (uint8_t)(1 + rng_below(&r, MIG_MSG_KINDS - 1)) }, out;
+		struct mig_msg in = { .kind = (uint8_t)(1 + rng_below(&r, MIG_MSG_KINDS - 1)) },
+			       out;
 		unsigned n;
 
 		if (in.kind == MIG_MSG_ORDER) {
