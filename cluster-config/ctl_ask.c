@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cluster-config/ctl_ask.c - asks the hosts of a VM what they can do, and chooses its engine and its fabric; see ctl.h. */
+/* cluster-config/ctl_ask.c - asks the hosts of a VM what they can do, chooses its engine and its fabric, and tells the slices; see ctl.h. */
 #include "cluster-config/core/spec.h"
 #include "cluster-config/ctl_priv.h"
 
@@ -139,4 +139,51 @@ bool cc_ctl_choose(struct cc_ctl *c)
 	if (fabric_open(c))
 		fabric_choose(c);
 	return true;
+}
+
+/* --- what a slice is told ---------------------------------------------------------------------- */
+
+const char *cc_ctl_path(const struct cc_ctl *c, const char *path, char out[static PATH_MAX])
+{
+	if (*path == '/' || !*path)
+		return path;
+	if (snprintf(out, PATH_MAX, "%s/%s", c->cwd, path) >= PATH_MAX)
+		return path; /* too long to be a path at all: the agent will say so */
+	return out;
+}
+
+void cc_peer_prepare(struct peer *p)
+{
+	struct cc_ctl *c = p->ctl;
+	struct cc_msg msg = { .type = CC_MSG_PREPARE };
+	struct cc_vm_spec *spec = &msg.prepare;
+	static const char v4[] = "%s:0", v6[] = "[%s]:0";
+	char kernel[PATH_MAX], initrd[PATH_MAX], disk[CC_DEVICES_MAX][PATH_MAX], listen[96];
+	unsigned disks = 0;
+
+	cc_spec_make(c->t, c->vm, p->self, spec);
+	spec->vm_id = c->vm_id;
+	spec->engine = c->engine;
+	spec->private_tables = c->private_tables;
+	spec->cpu_features = c->features;
+	memcpy(spec->vm_key, c->vm_key, CC_KEY_BYTES);
+	spec->kernel = cc_ctl_path(c, spec->kernel, kernel);
+	spec->initrd = cc_ctl_path(c, spec->initrd, initrd);
+	for (unsigned i = 0; i < spec->devices; i++)
+		if (spec->device[i].kind == CC_DEV_BLK) {
+			spec->device[i].path = cc_ctl_path(c, spec->device[i].path, disk[disks]);
+			disks++;
+		}
+	snprintf(listen, sizeof(listen), strchr(cc_peer_node(p)->address, ':') ? v6 : v4,
+		 cc_peer_node(p)->address);
+	spec->fabric_listen = listen;
+	if (c->fabric.backend) {
+		spec->fabric_backend = c->fabric.backend;
+		spec->fabric_device = c->fabric.device[p->self];
+	}
+	spec->chaos = c->chaos;
+	if (c->place_trace && !spec->self)
+		spec->place_trace = c->place_trace;
+	spec->probe = c->mode == CC_CTL_PROBE;
+	cc_peer_send(p, &msg);
 }

@@ -91,5 +91,7 @@ bool cc_ctl_ask(struct cc_ctl *c);
 void cc_peer_host(struct peer *p, const struct cc_host_text *text);
 /* Once all have told.  False: no engine can be had; the troubles are told. */
 bool cc_ctl_choose(struct cc_ctl *c);
+/* PREPARE. */
+void cc_peer_prepare(struct peer *p);
 
 #endif

@@ -27,6 +27,15 @@ MUST_CHECK int cc_survey_nodes(struct cc_loop *loop, const struct cc_topology *t
 			       enum cc_ctl_mode mode, struct cc_tls *tls,
 			       void (*trouble)(void *arg, const struct cc_node *node, const char *text), void *arg,
 			       struct cc_ctl **out);
+/* The pool key, from `path` or else from the file that the topology names; none at all is fine when one may be made up
+ * (`make`), for agents that nobody else uses.  -errno: said on stderr. */
+MUST_CHECK int cc_key_choose(const struct cc_topology *t, const char *path, bool make, struct cc_key *key);
+
+/* `unum doctor` and `unum fabric`: argv[0] is the word itself. */
+extern const char cc_doctor_usage[], cc_fabric_usage[];
+int cc_doctor_main(int argc, char **argv);
+int cc_fabric_main(int argc, char **argv);
+
 /* The findings of a host, or of several, on stdout. */
 void cc_findings_print(const json_t *list);
 

@@ -5,10 +5,9 @@
  * What      A const table of commands; each parses its own options and ends in a library call.
  * I/O       stdin, stdout, stderr.
  */
-#include "cluster-config/doctor.h"
-#include "cluster-config/fabric.h"
 #include "cluster-config/order.h"
 #include "cluster-config/run.h"
+#include "cluster-config/survey.h"
 #include "cluster-config/version.h"
 #include "vcpu-migrate/place_trace.h"
 
@@ -104,7 +103,6 @@ enum {
 	OPT_FABRIC,
 	OPT_CHAOS,
 	OPT_SLICE,
-	OPT_JSON,
 	OPT_HELP,
 };
 
@@ -308,31 +306,6 @@ static const struct cc_vm *vm_choose(const struct cc_topology *t, const char *na
 	return NULL;
 }
 
-/* The pool key, from `path` or else from the file that the topology names; none at all is fine when one may be made
- * up, for agents that nobody else uses. */
-static int key_choose(const struct cc_topology *t, const char *path, bool make, struct cc_key *key)
-{
-	int err;
-
-	if (!path)
-		path = t->key;
-	if (!path && !make) {
-		fprintf(stderr,
-			"%s: error: no pool key; add `key: FILE` or give --key FILE (`unum keygen` "
-			"makes one)\n",
-			t->file);
-		return -EINVAL;
-	}
-	err = path ? cc_key_load(path, key) : cc_key_make(key);
-	if (err)
-		fprintf(stderr, "unum: key %s: %s\n", path ? path : "",
-			err == -EACCES   ? "others may read it too, or we may not; it must be ours "
-					   "with mode 0600"
-			: err == -EINVAL ? "not a pool key; `unum keygen` makes one"
-					 : strerror(-err));
-	return err;
-}
-
 static int run_command(const struct command *self, int argc, char **argv)
 {
 	struct run_args a = { .local = { .cmdline = "console=ttyS0", .placement = CC_PLACEMENT_DEFAULT } };
@@ -357,7 +330,7 @@ static int run_command(const struct command *self, int argc, char **argv)
 			a.o.t->node[i].port = 0;
 	}
 	a.o.vm = vm_choose(a.o.t, a.vm);
-	status = a.o.vm && !key_choose(a.o.t, a.key, a.o.start_agents, &a.o.key) ? cc_run(&a.o)
+	status = a.o.vm && !cc_key_choose(a.o.t, a.key, a.o.start_agents, &a.o.key) ? cc_run(&a.o)
 										 : CC_EXIT_USAGE;
 	cc_topology_free(a.o.t);
 	return status;
@@ -410,86 +383,16 @@ static int check_command(const struct command *self, int argc, char **argv)
 	return CC_EXIT_OK;
 }
 
-static const char doctor_usage[] =
-	"usage: unum doctor [FILE] [--key FILE] [--json] [--slice PROGRAM]\n"
-	"\n"
-	"Says what this host can do for a VM: KVM and its kind, rights, memory, time, CPU, "
-	"network; what is\n"
-	"in the way, with the command that mends it; and which engine a VM would get.  With a "
-	"topology FILE\n"
-	"the agents of its nodes are asked too, and what differs between them is named.\n"
-	"\n"
-	"  --key FILE       the pool key (default: what the topology says)\n"
-	"  --json           for programs\n"
-	"  --slice PROGRAM  the slice program that looks at this host (default: unum-slice beside "
-	"unum)\n"
-	"\n"
-	"Exit status: 0 when each of these hosts can run a VM by itself, 6 when one cannot, 2 for "
-	"wrong\n"
-	"usage, a bad file, or a host that could not be asked.\n";
-
-static const struct option doctor_options[] = {
-	{ "key", required_argument, NULL, OPT_KEY },
-	{ "json", no_argument, NULL, OPT_JSON },
-	{ "slice", required_argument, NULL, OPT_SLICE },
-	{ "help", no_argument, NULL, OPT_HELP },
-	{ 0 },
-};
-
-static int survey_command(const struct command *self, int argc, char **argv, int (*look)(const struct cc_survey_options *))
-{
-	struct cc_survey_options o = { 0 };
-	struct cc_topology *t = NULL;
-	const char *key = NULL;
-	int opt, status = CC_EXIT_USAGE;
-
-	while ((opt = getopt_long(argc, argv, "", doctor_options, NULL)) != -1) {
-		if (opt == OPT_KEY) {
-			key = optarg;
-		} else if (opt == OPT_JSON) {
-			o.json = true;
-		} else if (opt == OPT_SLICE) {
-			o.slice_path = optarg;
-		} else {
-			fputs(self->usage, opt == OPT_HELP ? stdout : stderr);
-			return opt == OPT_HELP ? CC_EXIT_OK : CC_EXIT_USAGE;
-		}
-	}
-	if (argc - optind > 1 || (key && argc == optind)) {
-		fputs(self->usage, stderr);
-		return CC_EXIT_USAGE;
-	}
-	if (argc > optind && cc_topology_load(argv[optind], stderr, &t))
-		return CC_EXIT_USAGE;
-	o.t = t;
-	if (!t || !key_choose(t, key, false, &o.key))
-		status = look(&o);
-	cc_topology_free(t);
-	return status;
-}
-
 static int doctor_command(const struct command *self, int argc, char **argv)
 {
-	return survey_command(self, argc, argv, cc_doctor);
+	(void)self;
+	return cc_doctor_main(argc, argv);
 }
-
-static const char fabric_usage[] =
-	"usage: unum fabric [FILE] [--key FILE] [--json] [--slice PROGRAM]\n"
-	"\n"
-	"Says what can join this host to others: interfaces, RDMA ports, libraries and what they find; what\n"
-	"is wrong, with the command that mends it.  With a topology FILE the agents of its nodes are asked,\n"
-	"and each pair of nodes is joined by what a VM on them would get, and measured.\n"
-	"\n"
-	"  --key FILE       the pool key (default: what the topology says)\n"
-	"  --json           for programs\n"
-	"  --slice PROGRAM  the slice program that looks at this host (default: unum-slice beside unum)\n"
-	"\n"
-	"Exit status: 0; 1 when two nodes cannot be joined; 2 for wrong usage, a bad file, or a host that\n"
-	"could not be asked.\n";
 
 static int fabric_command(const struct command *self, int argc, char **argv)
 {
-	return survey_command(self, argc, argv, cc_fabric);
+	(void)self;
+	return cc_fabric_main(argc, argv);
 }
 
 static const char keygen_usage[] =
@@ -609,12 +512,12 @@ static int place_command(const struct command *self, int argc, char **argv)
 static const struct command commands[] = {
 	{ "run", "run a VM, its console on this terminal", run_usage, run_command },
 	{ "check", "look for mistakes in a topology file", check_usage, check_command },
-	{ "doctor", "what hosts can do, and what is in the way", doctor_usage, doctor_command },
+	{ "doctor", "what hosts can do, and what is in the way", cc_doctor_usage, doctor_command },
 	{ "migrate", "move a vCPU of a running VM", cc_migrate_usage, migrate_command },
 	{ "drain", "empty a node of a running VM, so that it may go", cc_drain_usage, drain_command },
 	{ "join", "use a drained node again", cc_join_usage, join_command },
 	{ "place", "who decides where vCPUs run, and what was decided", place_usage, place_command },
-	{ "fabric", "what joins hosts, how fast it is, and what is in the way", fabric_usage, fabric_command },
+	{ "fabric", "what joins hosts, how fast it is, and what is in the way", cc_fabric_usage, fabric_command },
 	{ "keygen", "make a pool key", keygen_usage, keygen_command },
 };
 

@@ -4,12 +4,12 @@
  *
  * What      Events come from users (REQUEST), the fabric (MESSAGE), mappings (UNMAPPED) and time (TIMER).  Each
  *           is one proto_step under dsm.lock, and its effects are performed in order before the next.
- * Owns      struct proto and its memory, the timers, messages that the fabric pushed back.
+ * Owns      struct proto and its memory, the timers (timers.c), messages that the fabric pushed back (unsent.c).
  * Threads   Any; see dsm_priv.h for the lock.  Timers and pushed-back messages are looked after by whoever
  *           calls drive_poll: waiting users, else the net thread, which is woken when it sleeps too long.
  * Checksums Only where the user asks for them (dsm_config.checksums): CRC-32 of a page and of its message.
  * I/O       ic_send, under dsm.lock: it does not block.
- * Limits    A pushed-back message is kept with a copy of its page; the core's limits (I7) bound how many.
+ * Limits    Nothing is allocated after drive_open; timers.c and unsent.c say why what is there suffices.
  */
 #include "dsm/dsm_priv.h"
 
@@ -38,12 +38,6 @@ struct batch {
 	uint8_t body[BATCH * WIRE_MSG_BYTES + SUM_BYTES];
 };
 
-struct unsent {
-	struct unsent *next;
-	uint16_t body_len, data_len;
-	uint8_t bytes[]; /* body, data */
-};
-
 struct drive {
 	struct proto proto;
 	void *mem; /* of proto */
@@ -57,10 +51,8 @@ struct drive {
 	uint32_t pin; /* to be pinned after the effects of this step; DIR_PAGE_NONE: none */
 	struct timers timers;
 	struct batch batch; /* empty between events */
-	struct {
-		struct unsent *head, **tail;
-	} unsent[NODES_MAX];
-	_Atomic unsigned unsent_count;
+	struct unsent unsent;
+	_Atomic unsigned overrun; /* a peer that this node owes more than the rules allow, plus 1 */
 	_Atomic uint64_t next_timer_ns; /* heap[0], UINT64_MAX when empty */
 	_Atomic uint64_t net_until_ns;  /* net thread sleeps until; 0: awake */
 	_Atomic unsigned pollers;
@@ -73,7 +65,7 @@ uint64_t drive_next_due(struct dsm *d)
 	struct drive *dr = d->drive;
 	uint64_t due = atomic_load(&dr->next_timer_ns);
 
-	if ((atomic_load(&dr->unsent_count) || atomic_load(&d->rehoming.active)) && due > clock_now_ns() + RESEND_NS)
+	if ((atomic_load(&dr->unsent.count) || atomic_load(&d->rehoming.active)) && due > clock_now_ns() + RESEND_NS)
 		due = clock_now_ns() + RESEND_NS;
 	return due;
 }
@@ -115,7 +107,10 @@ static void timer_arm(struct dsm *d, uint32_t page, uint64_t at_ns)
 {
 	struct drive *dr = d->drive;
 
-	timers_push(&dr->timers, (struct timer){ at_ns, page });
+	const struct proto_flight *fl = proto_flight_of(&dr->proto, page);
+
+	ASSERT(fl); /* of the revocation that waits */
+	timers_set(&dr->timers, (struct timer){ at_ns, page, (uint32_t)(fl - dr->proto.flight) });
 	atomic_store(&dr->next_timer_ns, timers_next_ns(&dr->timers));
 	if (!atomic_load(&dr->pollers))
 		net_hurry(d);
@@ -135,46 +130,17 @@ static int fabric_send(struct dsm *d, node_id to, const void *body, uint16_t bod
 	return ic_send(d->fabric, to, &msg);
 }
 
-static void unsent_add(struct drive *dr, const struct batch *b, const void *data, uint16_t data_len)
-{
-	struct unsent *u = malloc(sizeof(*u) + b->body_len + data_len);
-
-	ASSERT(u);
-	u->next = NULL;
-	u->body_len = b->body_len;
-	u->data_len = data_len;
-	memcpy(u->bytes, b->body, b->body_len);
-	if (data_len)
-		memcpy(u->bytes + b->body_len, data, data_len);
-	*dr->unsent[b->to].tail = u;
-	dr->unsent[b->to].tail = &u->next;
-	atomic_fetch_add(&dr->unsent_count, 1);
-}
-
-static void unsent_pop(struct drive *dr, node_id to)
-{
-	struct unsent *u = dr->unsent[to].head;
-
-	dr->unsent[to].head = u->next;
-	if (!u->next)
-		dr->unsent[to].tail = &dr->unsent[to].head;
-	atomic_fetch_sub(&dr->unsent_count, 1);
-	free(u);
-}
-
 /* Under dsm.lock.  A peer that is down gets nothing: the VM is ending. */
 static void unsent_flush(struct dsm *d)
 {
 	struct drive *dr = d->drive;
+	struct ic_msg msg;
 
-	for (unsigned n = 0; n < d->nodes && dr->unsent_count; n++)
-		while (dr->unsent[n].head) {
-			struct unsent *u = dr->unsent[n].head;
-
-			if (fabric_send(d, (node_id)n, u->bytes, u->body_len,
-					u->bytes + u->body_len, u->data_len) == -EAGAIN)
+	for (unsigned n = 0; n < d->nodes && atomic_load(&dr->unsent.count); n++)
+		while (unsent_first(&dr->unsent, (node_id)n, &msg)) {
+			if (fabric_send(d, (node_id)n, msg.body, msg.body_len, msg.data, msg.data_len) == -EAGAIN)
 				break;
-			unsent_pop(dr, (node_id)n);
+			unsent_pop(&dr->unsent, (node_id)n);
 		}
 }
 
@@ -184,7 +150,8 @@ static uint32_t page_sum(const uint8_t *message, const void *page)
 	return (uint32_t)crc32(crc32(0, page, PAGE_SIZE), message, WIRE_MSG_BYTES);
 }
 
-static void batch_send(struct dsm *d, const void *data, uint16_t data_len)
+/* `whole`: of another kind than the messages that can travel together. */
+static void batch_leave(struct dsm *d, const void *data, uint16_t data_len, bool whole)
 {
 	struct drive *dr = d->drive;
 	struct batch *b = &dr->batch;
@@ -196,10 +163,16 @@ static void batch_send(struct dsm *d, const void *data, uint16_t data_len)
 		b->body_len += SUM_BYTES;
 	}
 	/* Order per peer: nothing overtakes what was pushed back before. */
-	if (dr->unsent[b->to].head ||
-	    fabric_send(d, b->to, b->body, b->body_len, data, data_len) == -EAGAIN)
-		unsent_add(dr, b, data, data_len);
+	if ((drive_backed_up(d, b->to) ||
+	     fabric_send(d, b->to, b->body, b->body_len, data, data_len) == -EAGAIN) &&
+	    !unsent_add(&dr->unsent, b->to, b->body, b->body_len, data, whole))
+		atomic_store(&dr->overrun, b->to + 1u);
 	b->body_len = 0;
+}
+
+static void batch_send(struct dsm *d, const void *data, uint16_t data_len)
+{
+	batch_leave(d, data, data_len, false);
 }
 
 /* A page leaves at once, as it is now; other messages wait for company until the event is done. */
@@ -226,12 +199,12 @@ void drive_send(struct dsm *d, node_id to, const void *body, uint16_t body_len, 
 	b->to = to;
 	memcpy(b->body, body, body_len);
 	b->body_len = body_len;
-	batch_send(d, page, page ? PAGE_SIZE : 0);
+	batch_leave(d, page, page ? PAGE_SIZE : 0, true);
 }
 
 bool drive_backed_up(const struct dsm *d, node_id to)
 {
-	return d->drive->unsent[to].head != NULL;
+	return d->drive->unsent.to[to].count != 0;
 }
 
 /* --- effects ----------------------------------------------------------------------------------------- */
@@ -444,8 +417,8 @@ void drive_peer_lost(struct dsm *d, node_id peer)
 		return;
 	dsm_lock(d);
 	event(d, &ev);
-	while (d->drive->unsent[peer].head)
-		unsent_pop(d->drive, peer);
+	while (drive_backed_up(d, peer))
+		unsent_pop(&d->drive->unsent, peer);
 	dsm_unlock(d);
 }
 
@@ -518,6 +491,17 @@ static void timers_fire(struct dsm *d)
 	atomic_store(&dr->next_timer_ns, timers_next_ns(&dr->timers));
 }
 
+/* No honest peer gets here (unsent.c). */
+static void overrun_end(struct dsm *d)
+{
+	unsigned peer = atomic_exchange(&d->drive->overrun, 0);
+
+	if (!peer)
+		return;
+	log_error("dsm: node %u asked for more than it may, and does not take it", peer - 1);
+	dsm_peer_lost(d, (node_id)(peer - 1));
+}
+
 bool drive_poll(struct dsm *d)
 {
 	struct drive *dr = d->drive;
@@ -529,7 +513,7 @@ bool drive_poll(struct dsm *d)
 
 	if (delivered > 0)
 		atomic_store_explicit(&d->traffic_ns, now, memory_order_relaxed);
-	if (fire || rehoming || atomic_load_explicit(&dr->unsent_count, memory_order_relaxed)) {
+	if (fire || rehoming || atomic_load_explicit(&dr->unsent.count, memory_order_relaxed)) {
 		dsm_lock(d);
 		timers_fire(d);
 		unsent_flush(d);
@@ -539,6 +523,8 @@ bool drive_poll(struct dsm *d)
 		if (rehoming && atomic_exchange(&d->rehoming.broken, false))
 			dsm_stop(d);
 	}
+	if (atomic_load_explicit(&dr->overrun, memory_order_relaxed))
+		overrun_end(d);
 	return fire || delivered > 0;
 }
 
@@ -570,13 +556,12 @@ int drive_open(struct dsm *d, const struct dsm_config *cfg)
 		return -ENOMEM;
 	}
 	proto_init(&dr->proto, &pc, dr->mem);
-	for (unsigned i = 0; i < NODES_MAX; i++)
-		dr->unsent[i].tail = &dr->unsent[i].head;
 	dr->next_timer_ns = UINT64_MAX;
 	dr->pin = DIR_PAGE_NONE;
 	dr->unmapped = calloc(dr->proto.flights, sizeof(*dr->unmapped));
 	d->drive = dr; /* from here drive_close undoes it */
-	if (timers_open(&dr->timers, 4 * dr->proto.flights) || !dr->unmapped)
+	if (timers_open(&dr->timers, dr->proto.flights + 1) || !dr->unmapped ||
+	    unsent_open(&dr->unsent, cfg->nodes, pc.requests))
 		return -ENOMEM;
 	ic_set_handler(d->fabric, IC_PORT_DSM, (struct ic_handler){ on_message, d });
 	return 0;
@@ -587,9 +572,7 @@ void drive_close(struct dsm *d)
 	struct drive *dr = d->drive;
 
 	ic_set_handler(d->fabric, IC_PORT_DSM, (struct ic_handler){ NULL, NULL });
-	for (unsigned i = 0; i < NODES_MAX; i++)
-		while (dr->unsent[i].head)
-			unsent_pop(dr, (node_id)i);
+	unsent_close(&dr->unsent);
 	munmap(dr->mem, dr->mem_bytes);
 	free(dr->unmapped);
 	timers_close(&dr->timers);

@@ -233,18 +233,42 @@ void waiters_room(struct dsm *d);
 unsigned waiters_asking(const struct dsm *d);
 void waiters_end(struct dsm *d);
 
-/* timers.c: what is due when; a binary heap.  Under dsm.lock. */
+/* unsent.c: messages that the fabric pushed back.  Under dsm.lock. */
+struct unsent_queue {
+	struct unsent_record *record; /* rings */
+	uint8_t *page;
+	unsigned first, count, page_first, page_count;
+};
+struct unsent {
+	uint8_t *mem;
+	size_t bytes;
+	unsigned nodes, records, pages; /* the last two: for each peer */
+	_Atomic unsigned count;		/* records */
+	struct unsent_queue to[NODES_MAX];
+};
+MUST_CHECK int unsent_open(struct unsent *u, unsigned nodes, unsigned requests);
+void unsent_close(struct unsent *u);
+/* At the end of the queue; copies.  `whole`: no other message may travel with it.  False: the peer has no right to so many. */
+bool unsent_add(struct unsent *u, node_id to, const void *body, uint16_t body_len, const void *page, bool whole);
+/* The first one; valid until unsent_pop. */
+bool unsent_first(const struct unsent *u, node_id to, struct ic_msg *out);
+void unsent_pop(struct unsent *u, node_id to); /* there is one */
+
+/* timers.c: what is due when; a binary heap with at most one entry for each revocation record.  Under dsm.lock. */
 struct timer {
 	uint64_t at_ns;
 	uint32_t page;
+	uint32_t slot; /* of the record, below `room` */
 };
 struct timers {
 	struct timer *heap; /* smallest at_ns first */
+	uint32_t *where;    /* [slot] index into heap + 1; 0: not there */
 	unsigned count, room;
 };
 MUST_CHECK int timers_open(struct timers *t, unsigned room);
 void timers_close(struct timers *t);
-void timers_push(struct timers *t, struct timer timer);
+/* In place of what is there for this slot. */
+void timers_set(struct timers *t, struct timer timer);
 struct timer timers_pop(struct timers *t); /* there is one */
 /* UINT64_MAX: none. */
 static inline uint64_t timers_next_ns(const struct timers *t)

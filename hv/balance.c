@@ -208,13 +208,6 @@ static uint16_t host_number(const struct coordinator *o, unsigned node)
 	return (uint16_t)node;
 }
 
-static uint16_t room_of(const struct hv_slice *s, const struct coordinator *o, unsigned node)
-{
-	uint16_t room = o->node[node].cpus > o->share[node] ? o->node[node].cpus : o->share[node];
-
-	return s->spec->engine == CC_ENGINE_BT && room > CC_BT_VCPUS_MAX ? CC_BT_VCPUS_MAX : room;
-}
-
 static void on_node(struct hv_balance *b, node_id from, const struct hv_msg *m)
 {
 	struct coordinator *o = b->boss;
@@ -224,7 +217,9 @@ static void on_node(struct hv_balance *b, node_id from, const struct hv_msg *m)
 	n->cpus = m->node.cpus;
 	n->load = m->node.load;
 	n->closed = m->node.leaving;
-	n->room = room_of(b->s, o, from);
+	/* Its share it has promised; beyond that what its host can run at the same time. */
+	n->room = n->cpus > o->share[from] ? n->cpus : o->share[from];
+	n->most = b->s->spec->engine == CC_ENGINE_BT ? CC_BT_VCPUS_MAX : VCPUS_MAX;
 	for (unsigned i = 0; i < b->s->spec->nodes; i++)
 		o->node[i].host = host_number(o, i);
 }

@@ -45,9 +45,9 @@ struct probe {
 	/* the prober's, from here on */
 	bool up, down;
 	uint64_t answers, counted; /* that came */
-	uint64_t owed_answers, pages;
+	uint64_t owed_answers;
 	bool owed_count;
-	uint8_t page[PAGE_SIZE];
+	uint8_t page[PAGE_SIZE], taken[PAGE_SIZE];
 	uint64_t took_ns[ROUNDS_MAX];
 };
 
@@ -89,10 +89,14 @@ static void on_message(void *arg, node_id from, const struct ic_msg *msg)
 		p->owed_answers++;
 		break;
 	case KIND_ANSWER:
-		p->answers += msg->data_len == PAGE_SIZE;
+		if (msg->data_len != PAGE_SIZE)
+			break;
+		memcpy(p->taken, msg->data, PAGE_SIZE);
+		p->answers++;
 		break;
-	case KIND_PAGE:
-		p->pages++;
+	case KIND_PAGE: /* read, as by a slice, which puts it into the guest's memory */
+		if (msg->data_len == PAGE_SIZE)
+			memcpy(p->taken, msg->data, PAGE_SIZE);
 		break;
 	case KIND_LAST:
 		p->owed_count = true;

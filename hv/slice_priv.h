@@ -247,7 +247,7 @@ struct hv_slice {
 	struct cc_ended ended;
 	char end_text[HV_TEXT_MAX];
 	char *end_dump;
-	uint64_t run_ns, end_ns; /* clock_now_ns */
+	_Atomic uint64_t run_ns, end_ns; /* clock_now_ns; 0: not yet */
 
 	struct hv_link link;
 	struct hv_clock clock;

@@ -127,12 +127,13 @@ static int on_may(struct replay *r, char *at)
 
 static int on_node(struct replay *r, char *at)
 {
-	uint64_t n, room, cpus, host, load, closed;
+	uint64_t n, room, most, cpus, host, load, closed;
 
-	if (!number(&at, r->cfg.nodes - 1, &n) || !number(&at, UINT16_MAX, &room) || !number(&at, UINT16_MAX, &cpus) ||
+	if (!number(&at, r->cfg.nodes - 1, &n) || !number(&at, UINT16_MAX, &room) || !number(&at, UINT16_MAX, &most) ||
+	    !number(&at, UINT16_MAX, &cpus) ||
 	    !number(&at, UINT16_MAX, &host) || !number(&at, UINT16_MAX, &load) || !number(&at, 1, &closed) || *at)
 		return bad(r, "a node's line is damaged");
-	r->node[n] = (struct place_node){ (uint16_t)room, (uint16_t)cpus, (uint16_t)host, (uint16_t)load, closed };
+	r->node[n] = (struct place_node){ (uint16_t)room, (uint16_t)most, (uint16_t)cpus, (uint16_t)host, (uint16_t)load, closed };
 	return 0;
 }
 

@@ -77,7 +77,7 @@ static void vcpu_tell(struct place_trace *t, unsigned v, const struct place_inpu
 
 static bool node_same(const struct place_node *a, const struct place_node *b)
 {
-	return a->room == b->room && a->cpus == b->cpus && a->host == b->host && a->load == b->load &&
+	return a->room == b->room && a->most == b->most && a->cpus == b->cpus && a->host == b->host && a->load == b->load &&
 	       a->closed == b->closed;
 }
 
@@ -89,7 +89,7 @@ void place_trace_step(struct place_trace *t, const struct place_input *in)
 		if (t->begun && node_same(now, &t->node[n]))
 			continue;
 		t->node[n] = *now;
-		fprintf(t->f, "node %u %u %u %u %u %u\n", n, now->room, now->cpus, now->host, now->load, now->closed);
+		fprintf(t->f, "node %u %u %u %u %u %u %u\n", n, now->room, now->most, now->cpus, now->host, now->load, now->closed);
 	}
 	for (unsigned v = 0; v < t->vcpus; v++)
 		vcpu_tell(t, v, in);

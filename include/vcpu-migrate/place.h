@@ -41,7 +41,8 @@ struct place_config {
 };
 
 struct place_node {
-	uint16_t room; /* vCPUs that it takes, those included that it has */
+	uint16_t room; /* busy vCPUs that it takes; one that is halted half of its time counts for half */
+	uint16_t most; /* vCPUs that it takes at all */
 	uint16_t cpus; /* of its host, >= 1 */
 	uint16_t host; /* nodes on one host have the same: between them a move changes no load */
 	uint16_t load; /* threads that run or want to on that host, per 1000 of its CPUs: 1000 is full */

@@ -7,7 +7,7 @@
  *             unum-place 1 nodes N vcpus V period US pinned 0|1 move US page US lost PAGES
  *             name N TEXT                                node N
  *             may V N N ...                              where vCPU V may run; without such lines: anywhere
- *             node N ROOM CPUS HOST LOAD CLOSED          as in struct place_node, when something of it changed
+ *             node N ROOM MOST CPUS HOST LOAD CLOSED          as in struct place_node, when something of it changed
  *             vcpu V AT MOVING BUSY_US [N:WAITS,READS,BOUNCED,US ...]   when it did something, moved or arrived
  *             costs MOVE_US PAGE_US                      measured anew
  *             step NOW_US                                all above counts for this step

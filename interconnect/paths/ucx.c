@@ -12,13 +12,22 @@
  */
 #include "interconnect/paths/slots.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 
+#include <dirent.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <ucp/api/ucp.h>
+#include <unistd.h>
 
 #define AM_ID 0
+#define LEAVE_NS (200 * NS_PER_MS) /* how long closing waits for endpoints that are still connecting */
+#define RDMA_DEVICES "/sys/class/infiniband"
+#define GIDS 16
+#define GID_NONE "0000:0000:0000:0000:0000:0000:0000:0000"
+#define GID_IPV4 "0000:0000:0000:0000:0000:ffff:"
 
 struct port {
 	struct ic_path *slots;
@@ -34,16 +43,19 @@ struct port {
 	unsigned slots_max, free_count, arrived_first;
 	_Atomic unsigned arrived_count;
 	_Atomic bool armed;
-	struct port_link *failed; /* links whose endpoint is broken */
+	struct port_link *failed;  /* links whose endpoint is broken */
+	struct port_link *leaving; /* closed by us, and not yet by UCX: see ucx_link_close */
 };
 
 struct port_link {
 	struct port *p;
 	struct ic_path_link *slots;
 	ucp_ep_h ep;
-	bool broken;
-	struct port_link *next_failed;
+	bool broken, leaving;
+	_Atomic bool wired; /* something has left: the two workers have met */
+	struct port_link *next; /* in port.failed or port.leaving */
 };
+STATIC_ASSERT(sizeof(struct port_link *) <= SLOT_CONTEXT, "a slot that is being sent names its link");
 
 static int failed(const char *what, ucs_status_t status)
 {
@@ -76,7 +88,7 @@ static ucs_status_t on_message(void *arg, const void *header, size_t header_len,
 	return UCS_OK;
 }
 
-static void ucx_close(struct port *p)
+static void port_free(struct port *p)
 {
 	if (p->worker)
 		ucp_worker_destroy(p->worker);
@@ -85,6 +97,53 @@ static void ucx_close(struct port *p)
 	free(p->free);
 	free(p->arrived);
 	free(p);
+}
+
+/* The number of an address of soft-RoCE's only port that is not IPv4; -1: it has none. */
+static int gid_find(const char *name)
+{
+	char path[PATH_MAX], gid[64];
+	int found = -1;
+
+	for (int i = 0; i < GIDS && found < 0; i++) {
+		FILE *f;
+
+		snprintf(path, sizeof(path), RDMA_DEVICES "/%s/ports/1/gids/%d", name, i);
+		f = fopen(path, "re");
+		if (f && fgets(gid, sizeof(gid), f) && strncmp(gid, GID_NONE, strlen(GID_NONE)) &&
+		    strncmp(gid, GID_IPV4, strlen(GID_IPV4)))
+			found = i;
+		if (f)
+			fclose(f);
+	}
+	return found;
+}
+
+/*
+ * UCX takes a RoCE port's IPv4 address first, but 1.13 drops soft-RoCE's IPv4 packets while it connects, and never gets to an end.
+ * Another address then, where all RDMA devices that may be used are soft (these have a file `parent`) and the user
+ * has not chosen one.
+ */
+static ucs_status_t gid_choose(ucp_config_t *config, const char *devices)
+{
+	DIR *dir = getenv("UCX_IB_GID_INDEX") ? NULL : opendir(RDMA_DEVICES);
+	char path[PATH_MAX], number[12];
+	int index = -1;
+
+	for (struct dirent *e; dir && (e = readdir(dir));) {
+		const char *listed = strstr(devices, e->d_name);
+
+		if (e->d_name[0] == '.' || (*devices && (!listed || listed[strlen(e->d_name)] != ':')))
+			continue;
+		snprintf(path, sizeof(path), RDMA_DEVICES "/%s/parent", e->d_name);
+		index = access(path, F_OK) ? -1 : gid_find(e->d_name);
+		if (index < 0)
+			break;
+	}
+	if (dir)
+		closedir(dir);
+	snprintf(number, sizeof(number), "%d", index);
+	return index < 0 ? UCS_OK : ucp_config_modify(config, "GID_INDEX", number);
 }
 
 static int context_open(struct port *p, const char *device)
@@ -99,6 +158,8 @@ static int context_open(struct port *p, const char *device)
 		return failed("configuration", status);
 	if (*device)
 		status = ucp_config_modify(config, "NET_DEVICES", device);
+	if (status == UCS_OK)
+		status = gid_choose(config, device);
 	if (status == UCS_OK)
 		status = ucp_init(&params, config, &p->context);
 	ucp_config_release(config);
@@ -139,7 +200,7 @@ static int ucx_open(const char *device, struct ic_path *slots, void *block, size
 	if (!err)
 		err = worker_open(p);
 	if (err) {
-		ucx_close(p);
+		port_free(p);
 		return err;
 	}
 	*out = p;
@@ -186,7 +247,9 @@ static void on_error(void *arg, ucp_ep_h ep, ucs_status_t status)
 	if (l->broken)
 		return;
 	l->broken = true;
-	l->next_failed = l->p->failed;
+	if (l->leaving)
+		return;
+	l->next = l->p->failed;
 	l->p->failed = l;
 }
 
@@ -207,19 +270,13 @@ static int ucx_link_connect(struct port_link *l, const uint8_t *offer, uint16_t 
 	return status == UCS_OK ? 0 : failed("endpoint", status);
 }
 
-static void ucx_link_close(struct port_link *l)
+static void link_end(struct port_link *l)
 {
 	ucp_request_param_t param = { .op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS, .flags = UCP_EP_CLOSE_FLAG_FORCE };
 	void *request;
 
 	l->broken = true; /* on_error has nothing to add */
 	request = l->ep ? ucp_ep_close_nbx(l->ep, &param) : NULL;
-	for (struct port_link **at = &l->p->failed; *at; at = &(*at)->next_failed)
-		if (*at == l) {
-			*at = l->next_failed;
-			break;
-		}
-
 	/* Forced: ends without the other side, and with it every send that was under way. */
 	if (UCS_PTR_IS_PTR(request)) {
 		while (ucp_request_check_status(request) == UCS_INPROGRESS)
@@ -229,14 +286,66 @@ static void ucx_link_close(struct port_link *l)
 	free(l);
 }
 
+/* UCX 1.13 may abort when an endpoint is closed by force before the two workers have met: such a one stays until they have,
+ * or until UCX gives up by itself.  What it sends in the end is not heard: its nonce is that of no link. */
+static void ucx_link_close(struct port_link *l)
+{
+	struct port *p = l->p;
+
+	for (struct port_link **at = &p->failed; *at; at = &(*at)->next)
+		if (*at == l) {
+			*at = l->next;
+			break;
+		}
+	if (!l->ep || l->wired || l->broken) {
+		link_end(l);
+		return;
+	}
+	l->leaving = true;
+	l->next = p->leaving;
+	p->leaving = l;
+}
+
+static void leaving_end(struct port *p)
+{
+	for (struct port_link **at = &p->leaving; *at;) {
+		struct port_link *l = *at;
+
+		if (!l->wired && !l->broken) {
+			at = &l->next;
+			continue;
+		}
+		*at = l->next;
+		link_end(l);
+	}
+}
+
+static void ucx_close(struct port *p)
+{
+	uint64_t until = clock_now_ns() + LEAVE_NS;
+
+	while (p->leaving && clock_now_ns() < until) {
+		ucp_worker_progress(p->worker);
+		leaving_end(p);
+	}
+	if (p->leaving) {
+		log_warn("ucx: a worker that was still connecting stays until the process ends");
+		return;
+	}
+	port_free(p);
+}
+
 /* --- data --------------------------------------------------------------------------------------------------------- */
 
 static void on_sent(void *request, ucs_status_t status, void *arg)
 {
 	struct slots_tx *slot = arg;
+	struct port_link *l;
 
 	/* That it failed, on_error tells. */
-	(void)status;
+	memcpy(&l, slot->context, sizeof(l));
+	if (status == UCS_OK)
+		l->wired = true;
 	slots_sent(slot);
 	ucp_request_free(request);
 }
@@ -248,12 +357,16 @@ static int ucx_post_send(struct port_link *l, struct slots_tx *slot, size_t len)
 				      .flags = UCP_AM_SEND_FLAG_EAGER,
 				      .cb.send = on_sent,
 				      .user_data = slot };
-	void *request = ucp_am_send_nbx(l->ep, AM_ID, NULL, 0, slot->bytes, len, &param);
+	void *request;
 
+	memcpy(slot->context, &l, sizeof(l));
+	request = ucp_am_send_nbx(l->ep, AM_ID, NULL, 0, slot->bytes, len, &param);
 	if (UCS_PTR_IS_ERR(request))
 		return UCS_PTR_STATUS(request) == UCS_ERR_NO_RESOURCE ? -EAGAIN : -EPROTO;
-	if (!request)
-		slots_sent(slot); /* done at once */
+	if (!request) { /* done at once */
+		l->wired = true;
+		slots_sent(slot);
+	}
 	return 0;
 }
 
@@ -281,9 +394,10 @@ static int ucx_poll(struct port *p, unsigned budget)
 	while (p->failed) {
 		struct port_link *l = p->failed;
 
-		p->failed = l->next_failed;
+		p->failed = l->next;
 		slots_broken(l->slots);
 	}
+	leaving_end(p);
 	return (int)count;
 }
 

@@ -485,6 +485,7 @@ static const struct {
 	{ "death_while_receiving", NULL, death_while_receiving },
 	{ "death_while_connecting", NULL, death_while_connecting },
 	{ "standstill_while_connecting", NULL, standstill_while_connecting },
+	{ "closing_while_connecting", NULL, closing_while_connecting },
 	{ "a_new_epoch_after_loss", NULL, a_new_epoch_after_loss },
 	{ "sleepers_are_woken", NULL, sleepers_are_woken },
 	{ "sleepers_beside_pollers", NULL, sleepers_beside_pollers },

@@ -58,6 +58,7 @@ void death_while_sending(void);
 void death_while_receiving(void);
 void death_while_connecting(void);
 void standstill_while_connecting(void);
+void closing_while_connecting(void);
 
 /* fabric_bounds.c */
 void slow_receiver_costs_bounded_memory(void);

@@ -217,3 +217,24 @@ void standstill_while_connecting(void)
 		ends_close(e[i], 2);
 	}
 }
+
+#define STEPS 24u
+
+/* One side is closed after so many steps of the handshake; the other does not mind, and can be closed. */
+void closing_while_connecting(void)
+{
+	for (unsigned step = 0; step < STEPS; step++) {
+		unsigned goes = step & 1;
+		struct end e[2];
+
+		end_open(&e[0], 0, 2, 1, 77);
+		end_open(&e[1], 1, 2, 1, 77);
+		CHECK(!ic_join(e[0].f, 1, e[1].address) && !ic_join(e[1].f, 0, e[0].address));
+		for (unsigned i = 0; i < 3 * step; i++)
+			pump_once(&e[i / 2 & 1], 1);
+		ic_close(e[goes].f);
+		for (unsigned i = 0; i < 50; i++)
+			pump_once(&e[!goes], 1);
+		ic_close(e[!goes].f);
+	}
+}

@@ -93,10 +93,10 @@ static void lie_data(struct liar *l)
 	frame_put(l, 0, 0, IC_FRAME_HEADER);
 	l->memory[BYTES_AT + 4] = 1; /* a byte of data that is not there */
 }
-/* To have read more than was ever written: the next send finds out. */
+/* To have read what will not be written for long: found out when the ring has been filled once, and the index is looked at. */
 static void lie_tail(struct liar *l)
 {
-	atomic_store((_Atomic uint32_t *)(void *)(l->memory + TAIL_OF_OURS_AT), 12345);
+	atomic_store((_Atomic uint32_t *)(void *)(l->memory + TAIL_OF_OURS_AT), 1u << 31);
 }
 
 void shm_garbage_in_the_rings(void)

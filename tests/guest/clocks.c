@@ -21,7 +21,7 @@
 
 #define CPUS_MAX 64
 #define LATE_MAX 65536 /* of a histogram by microseconds */
-#define PERIOD_NS 3000000ull
+#define PERIOD_NS 12000000ull /* ticks of the kernel without high resolution timers: 4 ms */
 
 struct cpu {
 	pthread_t thread;

@@ -5,7 +5,7 @@
 
 PAYLOAD_OUT := build/payloads
 PAYLOAD_NAMES := $(patsubst tests/payloads/%.c,%,$(wildcard tests/payloads/*.c))
-PAYLOAD_RT_OBJS := $(patsubst %,$(PAYLOAD_OUT)/rt/%.o,boot.S private.S modes.S rt.c acpi.c cpus.c)
+PAYLOAD_RT_OBJS := $(patsubst %,$(PAYLOAD_OUT)/rt/%.o,boot.S private.S modes.S regs.S rt.c acpi.c cpus.c)
 PAYLOAD_RT := $(PAYLOAD_OUT)/rt/rt.a
 PAYLOAD_CFLAGS := -std=gnu11 -O2 -g $(WARN) -m64 -Wno-unused-parameter -ffreestanding -fno-strict-aliasing \
 	-fno-pic -fno-stack-protector -mno-red-zone -mgeneral-regs-only -mcx16 -fno-asynchronous-unwind-tables -fno-tree-loop-distribute-patterns \

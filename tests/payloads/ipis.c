@@ -277,23 +277,12 @@ static void restarts(void)
 	}
 }
 
-static uint64_t cycles_of_a_second(void)
-{
-	uint32_t r[4];
-
-	cpuid(0x40000000, 0, r);
-	if (r[0] < 0x40000010 || r[0] > 0x400000ff)
-		return 2000000000ull;
-	cpuid(0x40000010, 0, r);
-	return r[0] * 1000ull;
-}
-
 void payload_main(void)
 {
 	uint64_t all = 0, coms = 0;
 
 	patience = PATIENCE_CYCLES;
-	phase_cycles = cycles_of_a_second() * option("seconds", 3) / 6;
+	phase_cycles = tsc_hz(NULL) * option("seconds", 3) / 6;
 	for (unsigned i = 0; i < CPUS_MAX; i++) {
 		trap_set(VECTOR_FIXED + i, i < 0x20 ? on_fixed : NULL);
 		trap_set(VECTOR_LOWEST + i, on_lowest);

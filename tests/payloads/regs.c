@@ -29,7 +29,7 @@ enum { R15, R14, R13, R12, R11, R10, R9, R8, RDI, RSI, RBP, RBX, RDX, RCX, RAX, 
 static const char *const reg_names[REGS] = { "r15", "r14", "r13", "r12", "r11", "r10", "r9",  "r8",
 					     "rdi", "rsi", "rbp", "rbx", "rdx", "rcx", "rax", "rflags" };
 
-struct round { /* offsets are known to regs_round */
+struct round { /* rt/regs.S knows the offsets */
 	uint64_t in[REGS], out[REGS];
 	const void *body;
 	uint64_t want[REGS];
@@ -39,97 +39,6 @@ extern const char body_pause[], body_hlt[], body_turn[], body_copy[], body_compa
 	body_bases[], body_user[], user_entry0[], user_entry1[], user_back[];
 void ymm_high_set(const void *p), ymm_high_get(void *p);
 extern uint64_t locked_all;
-
-/* clang-format off */
-__asm__(
-".text\n"
-"regs_round:\n"
-"	push %rbx\n push %rbp\n push %r12\n push %r13\n push %r14\n push %r15\n push %rdi\n"
-"	pushq 256(%rdi)\n"
-"	pushq 120(%rdi)\n popfq\n"
-"	mov (%rdi), %r15\n mov 8(%rdi), %r14\n mov 16(%rdi), %r13\n mov 24(%rdi), %r12\n mov 32(%rdi), %r11\n"
-"	mov 40(%rdi), %r10\n mov 48(%rdi), %r9\n mov 56(%rdi), %r8\n mov 72(%rdi), %rsi\n mov 80(%rdi), %rbp\n"
-"	mov 88(%rdi), %rbx\n mov 96(%rdi), %rdx\n mov 104(%rdi), %rcx\n mov 112(%rdi), %rax\n mov 64(%rdi), %rdi\n"
-"	call *(%rsp)\n"
-"	pushfq\n push %rax\n push %rcx\n push %rdx\n push %rbx\n push %rbp\n push %rsi\n push %rdi\n push %r8\n"
-"	push %r9\n push %r10\n push %r11\n push %r12\n push %r13\n push %r14\n push %r15\n"
-"	cld\n mov %rsp, %rsi\n mov 136(%rsp), %rdi\n sub $-128, %rdi\n mov $16, %ecx\n rep movsq\n"
-"	add $144, %rsp\n"
-"	pop %r15\n pop %r14\n pop %r13\n pop %r12\n pop %rbp\n pop %rbx\n ret\n"
-
-/* Loops count rcx down without touching flags. */
-"body_pause:\n"
-"1:	jrcxz 2f\n pause\n lea -1(%rcx), %rcx\n jmp 1b\n"
-"2:	ret\n"
-"body_hlt:\n"
-"1:	jrcxz 2f\n hlt\n lea -1(%rcx), %rcx\n jmp 1b\n"
-"2:	ret\n"
-"body_turn:\n"
-"1:	jrcxz 2f\n jmp 3f\n"
-"2:	ret\n"
-"3:	.rept 2\n"
-"	.irp r, rax, rdx, rbx, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15\n"
-"	not %\\r\n bswap %\\r\n"
-"	.endr\n"
-"	xchg %rax, %rdx\n xchg %r8, %r15\n"
-"	.endr\n"
-"	lea -1(%rcx), %rcx\n jmp 1b\n"
-"body_copy:\n"
-"	rep movsb\n ret\n"
-"body_compare:\n"
-"	repe cmpsb\n ret\n"
-"body_locked:\n"
-"	pushfq\n"
-"1:	jrcxz 2f\n"
-"	lock addq $1, locked_all\n lock incq (%rsi)\n xchg %rdx, (%rdi)\n xchg %rdx, (%rdi)\n"
-"	lea -1(%rcx), %rcx\n jmp 1b\n"
-"2:	popfq\n ret\n"
-"body_xmm:\n"
-"1:	jrcxz 2f\n jmp 3f\n"
-"2:	ret\n"
-"3:	.rept 4\n"
-"	.irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15\n"
-"	pshufd $0x39, %xmm\\n, %xmm\\n\n"
-"	.endr\n"
-"	.endr\n"
-"	lea -1(%rcx), %rcx\n jmp 1b\n"
-"body_ymm:\n"
-"1:	jrcxz 2f\n jmp 3f\n"
-"2:	ret\n"
-"3:	.rept 4\n"
-"	.irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15\n"
-"	vpermilps $0x39, %ymm\\n, %ymm\\n\n"
-"	.endr\n"
-"	.endr\n"
-"	lea -1(%rcx), %rcx\n jmp 1b\n"
-"body_bases:\n"
-"1:	jrcxz 2f\n"
-"	mov %fs:0, %rax\n mov %gs:0, %rdx\n swapgs\n mov %gs:0, %rbx\n swapgs\n"
-"	lea -1(%rcx), %rcx\n jmp 1b\n"
-"2:	ret\n"
-
-/* Down to user mode by iretq, back by syscall; the stack stays where it is. */
-"body_user:\n"
-"	pushq $0x3b\n push %rsp\n pushfq\n pushq $0x43\n pushq $1f\n iretq\n"
-"1:	jrcxz 2f\n pause\n lea -1(%rcx), %rcx\n jmp 1b\n"
-"2:	syscall\n"
-"user_back:\n"
-"	ud2\n"
-"user_entry0:\n"
-"	lea 8(%rsp), %rsp\n push %r11\n popfq\n ret\n"
-"user_entry1:\n"
-"	lea 8(%rsp), %rsp\n push %r11\n popfq\n ret\n"
-
-"ymm_high_set:\n"
-"	.irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15\n"
-"	vinsertf128 $1, 16 * \\n(%rdi), %ymm\\n, %ymm\\n\n"
-"	.endr\n"
-"	ret\n"
-"ymm_high_get:\n"
-"	.irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15\n"
-"	vextractf128 $1, %ymm\\n, 16 * \\n(%rdi)\n"
-"	.endr\n"
-"	ret\n");
 
 /* --- what there is to keep ---------------------------------------------------------------------------------------- */
 
@@ -170,25 +79,22 @@ static const struct { uint8_t reg; const char *name; uint32_t keep, base; } apic
 	{ APIC_TIMER_DIV, "APIC divide configuration", 0, 0 },
 };
 /* clang-format on */
-enum { CR0, CR2, CR3, CR4, CR8, DR0, DR1, DR2, DR3, DR6, DR7, SEL_DS, SEL_ES, SEL_FS, SEL_GS, SEL_LDT, SEL_TR, GDT_BASE, IDT_BASE,
-       LIMITS, XCR0, SYSTEMS };
-static const char *const system_names[SYSTEMS] = { "cr0",     "cr2",	  "cr3",	"cr4",	     "cr8",		      "dr0",	  "dr1",
-						   "dr2",     "dr3",	  "dr6",	"dr7",	     "ds",		      "es",	  "fs",
-						   "gs",      "ldt",	  "task register", "gdt base", "idt base",	      "gdt and idt limits",
-						   "xcr0" };
+/* Read by mov; and by what else there is. */
+#define MOVED(X) X(cr0) X(cr2) X(cr3) X(cr4) X(cr8) X(dr0) X(dr1) X(dr2) X(dr3) X(dr6) X(dr7) X(ds) X(es) X(fs) X(gs)
+#define OTHERS(X) X(ldt_selector) X(task_register) X(gdt_base) X(idt_base) X(gdt_and_idt_limits) X(xcr0)
+#define ENUM(name) S_##name,
+#define NAME(name) #name,
+enum { MOVED(ENUM) OTHERS(ENUM) SYSTEMS };
+static const char *const system_names[SYSTEMS] = { MOVED(NAME) OTHERS(NAME) };
 
-struct block {
-	uint64_t name[8]; /* what a segment base that points here reads at offset 0 */
-};
 struct cpu {
 	struct round r;
-	uint64_t epoch, rounds, tsc;
-	uint64_t msr[ARRAY_LEN(msrs)], system[SYSTEMS];
-	bool msr_there[ARRAY_LEN(msrs)], learned;
+	uint64_t epoch, rounds, tsc, msr[ARRAY_LEN(msrs)], system[SYSTEMS];
+	bool msr_there[ARRAY_LEN(msrs)];
 	uint32_t apic[ARRAY_LEN(apic_regs)];
 	uint32_t ticks, held, nmis, nmi_depth, locked;
 	uint64_t own[2];
-	struct block block[16];
+	uint64_t block[16][8]; /* segment bases point at one, which reads as its own address */
 	uint8_t fx[512] __attribute__((aligned(64)));
 	uint8_t fx_now[512] __attribute__((aligned(64)));
 	uint8_t ymm[256] __attribute__((aligned(64)));
@@ -213,11 +119,7 @@ static uint64_t random_of(unsigned cpu, unsigned item)
 	return z ^ z >> 31;
 }
 
-#define ITEM_MSR 0x100
-#define ITEM_SYSTEM 0x200
-#define ITEM_APIC 0x300
-#define ITEM_FX 0x400
-#define ITEM_REG 0x500
+enum { ITEM_MSR = 0x100, ITEM_SYSTEM = 0x200, ITEM_APIC = 0x300, ITEM_FX = 0x400, ITEM_REG = 0x500 };
 
 static void same(uint64_t is, uint64_t want, const char *name, const char *after)
 {
@@ -242,34 +144,21 @@ static void system_read(uint64_t s[SYSTEMS])
 	__asm__ volatile("sgdt %0\n\tsidt %1" : "=m"(g), "=m"(i));
 	if (has_avx)
 		__asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
-	s[CR0] = GET("cr0");
-	s[CR2] = GET("cr2");
-	s[CR3] = GET("cr3");
-	s[CR4] = GET("cr4");
-	s[CR8] = GET("cr8");
-	s[DR0] = GET("db0");
-	s[DR1] = GET("db1");
-	s[DR2] = GET("db2");
-	s[DR3] = GET("db3");
-	s[DR6] = GET("db6");
-	s[DR7] = GET("db7");
-	s[SEL_DS] = GET_SEL("mov %%ds,");
-	s[SEL_ES] = GET_SEL("mov %%es,");
-	s[SEL_FS] = GET_SEL("mov %%fs,");
-	s[SEL_GS] = GET_SEL("mov %%gs,");
-	s[SEL_LDT] = GET_SEL("sldt");
-	s[SEL_TR] = GET_SEL("str");
-	s[GDT_BASE] = g.base;
-	s[IDT_BASE] = i.base;
-	s[LIMITS] = (uint64_t)g.limit << 16 | i.limit;
-	s[XCR0] = (uint64_t)hi << 32 | lo;
+#define READ(name) s[S_##name] = GET(#name);
+	MOVED(READ)
+	s[S_ldt_selector] = GET_SEL("sldt");
+	s[S_task_register] = GET_SEL("str");
+	s[S_gdt_base] = g.base;
+	s[S_idt_base] = i.base;
+	s[S_gdt_and_idt_limits] = (uint64_t)g.limit << 16 | i.limit;
+	s[S_xcr0] = (uint64_t)hi << 32 | lo;
 }
 
 /* Breakpoint conditions that a processor takes, none of them enabled. */
 static uint64_t dr7_of(unsigned cpu)
 {
 	static const uint8_t conditions[4] = { 0x0, 0x1, 0xd, 0xf };
-	uint64_t r = random_of(cpu, ITEM_SYSTEM + DR7), v = 0x400;
+	uint64_t r = random_of(cpu, ITEM_SYSTEM + S_dr7), v = 0x400;
 
 	for (unsigned k = 0; k < 4; k++)
 		v |= (uint64_t)conditions[r >> (2 * k) & 3] << (16 + 4 * k);
@@ -282,22 +171,21 @@ static void system_set(unsigned cpu)
 	uint64_t r = random_of(cpu, ITEM_SYSTEM);
 
 	SET("cr0", (GET("cr0") & ~0x40000ull) | (r & 0x40000)); /* AM */
-	SET("cr2", random_of(cpu, ITEM_SYSTEM + CR2) & 0x7fffffffffff);
+	SET("cr2", random_of(cpu, ITEM_SYSTEM + S_cr2) & 0x7fffffffffff);
 	SET("cr4", (GET("cr4") & ~0x108ull) | (r & 0x108)); /* PCE, DE */
 	SET("cr8", r >> 20 & 3);
-	SET("db0", random_of(cpu, ITEM_SYSTEM + DR0) & 0x7fffffffffff);
-	SET("db1", random_of(cpu, ITEM_SYSTEM + DR1) & 0x7fffffffffff);
-	SET("db2", random_of(cpu, ITEM_SYSTEM + DR2) & 0x7fffffffffff);
-	SET("db3", random_of(cpu, ITEM_SYSTEM + DR3) & 0x7fffffffffff);
-	SET("db6", 0xffff0ff0 | (r >> 24 & 0x400f));
-	SET("db7", dr7_of(cpu));
+	SET("dr0", random_of(cpu, ITEM_SYSTEM + S_dr0) & 0x7fffffffffff);
+	SET("dr1", random_of(cpu, ITEM_SYSTEM + S_dr1) & 0x7fffffffffff);
+	SET("dr2", random_of(cpu, ITEM_SYSTEM + S_dr2) & 0x7fffffffffff);
+	SET("dr3", random_of(cpu, ITEM_SYSTEM + S_dr3) & 0x7fffffffffff);
+	SET("dr6", 0xffff0ff0 | (r >> 24 & 0x400f));
+	SET("dr7", dr7_of(cpu));
 	__asm__ volatile("mov %w0, %%ds\n\tmov %w1, %%es\n\tmov %w0, %%fs\n\tmov %w0, %%gs"
 			 : : "r"(SEL_USER_DATA | 3), "r"(r & 0x10000 ? SEL_USER_DATA | 3 : 0xf /* entry 1 of the LDT */));
 	system_read(c->system);
-	same(c->system[CR2], random_of(cpu, ITEM_SYSTEM + CR2) & 0x7fffffffffff, "cr2", "it was written");
-	same(c->system[CR8], r >> 20 & 3, "cr8", "it was written");
-	same(c->system[DR3], random_of(cpu, ITEM_SYSTEM + DR3) & 0x7fffffffffff, "dr3", "it was written");
-	same(c->system[DR7], dr7_of(cpu), "dr7", "it was written");
+	same(c->system[S_cr2], random_of(cpu, ITEM_SYSTEM + S_cr2) & 0x7fffffffffff, "cr2", "it was written");
+	same(c->system[S_cr8], r >> 20 & 3, "cr8", "it was written");
+	same(c->system[S_dr7], dr7_of(cpu), "dr7", "it was written");
 }
 
 /* --- MSRs ---------------------------------------------------------------------------------------------------------- */
@@ -312,7 +200,7 @@ static uint64_t msr_value(unsigned cpu, unsigned k)
 	case 0xc0000100:
 	case 0xc0000101:
 	case 0xc0000102:
-		return (uint64_t)&c->block[r % ARRAY_LEN(c->block)];
+		return (uint64_t)c->block[r % ARRAY_LEN(c->block)];
 	default:
 		return (r & msrs[k].keep) | msrs[k].base;
 	}
@@ -392,7 +280,7 @@ static void apic_check(unsigned cpu, const char *after)
 
 	for (unsigned k = 0; k < ARRAY_LEN(apic_regs); k++)
 		same(apic_read(apic_regs[k].reg), c->apic[k], apic_regs[k].name, after);
-	same(apic_read(APIC_TPR), c->system[CR8] << 4, "APIC TPR", after);
+	same(apic_read(APIC_TPR), c->system[S_cr8] << 4, "APIC TPR", after);
 	CHECK(now <= apic_read(APIC_TIMER_INIT), "cpu %u: the APIC's count is %u of %u", cpu, now, apic_read(APIC_TIMER_INIT));
 }
 
@@ -418,13 +306,10 @@ static void vectors_set(unsigned cpu)
 		ymm_high_set(c->ymm);
 }
 
-static void fx_same(unsigned cpu, unsigned from, unsigned bytes, const char *name, unsigned n, const char *after)
+static void bytes_same(const uint8_t *is, const uint8_t *want, unsigned bytes, const char *name, unsigned n, const char *after)
 {
-	struct cpu *c = &cpus[cpu];
-
-	for (unsigned k = from; k < from + bytes; k++)
-		CHECK(c->fx[k] == c->fx_now[k], "cpu %u: byte %u of %s%u is %x, not %x, after %s (round %lu)", cpu, k - from, name, n,
-		      c->fx_now[k], c->fx[k], after, c->rounds);
+	for (unsigned k = 0; k < bytes; k++)
+		CHECK(is[k] == want[k], "cpu %u: byte %u of %s%u is %x, not %x, after %s", cpu_id(), k, name, n, is[k], want[k], after);
 }
 
 static void vectors_check(unsigned cpu, const char *after)
@@ -437,15 +322,13 @@ static void vectors_check(unsigned cpu, const char *after)
 	same(c->fx_now[4], c->fx[4], "x87 tag word", after);
 	same(*(uint64_t *)(c->fx_now + 24), *(uint64_t *)(c->fx + 24), "mxcsr and its mask", after);
 	for (unsigned n = 0; n < 8; n++)
-		fx_same(cpu, 32 + 16 * n, 10, "st", n, after);
+		bytes_same(c->fx_now + 32 + 16 * n, c->fx + 32 + 16 * n, 10, "st", n, after);
 	for (unsigned n = 0; n < 16; n++)
-		fx_same(cpu, 160 + 16 * n, 16, "xmm", n, after);
-	if (!has_avx)
-		return;
-	ymm_high_get(c->ymm_now);
-	for (unsigned k = 0; k < 256; k++)
-		CHECK(c->ymm[k] == c->ymm_now[k], "cpu %u: byte %u of ymm%u is %x, not %x, after %s", cpu, 16 + k % 16, k / 16,
-		      c->ymm_now[k], c->ymm[k], after);
+		bytes_same(c->fx_now + 160 + 16 * n, c->fx + 160 + 16 * n, 16, "xmm", n, after);
+	if (has_avx)
+		ymm_high_get(c->ymm_now);
+	for (unsigned n = 0; has_avx && n < 16; n++)
+		bytes_same(c->ymm_now + 16 * n, c->ymm + 16 * n, 16, "the upper half of ymm", n, after);
 }
 
 /* --- traps --------------------------------------------------------------------------------------------------------------- */
@@ -526,7 +409,6 @@ static void ready_loop(struct cpu *c, unsigned n)
 
 static void ready_pause(struct cpu *c) { ready_loop(c, loops); }
 static void ready_hlt(struct cpu *c) { ready_loop(c, 2); }
-
 static void ready_copy(struct cpu *c)
 {
 	bool down = c->rounds & 8;
@@ -608,12 +490,8 @@ static void round_run(unsigned cpu, unsigned kind)
 
 static void all_set(unsigned cpu)
 {
-	struct cpu *c = &cpus[cpu];
-
-	if (!c->learned) {
+	if (cpus[cpu].epoch == 1)
 		msrs_learn(cpu);
-		c->learned = true;
-	}
 	system_set(cpu);
 	msrs_set(cpu); /* behind the selectors, which set bases */
 	apic_set(cpu);
@@ -649,7 +527,7 @@ static void prepare(unsigned cpu)
 	/* Interrupts in user mode come in on the lower half of this processor's stack. */
 	cpu_tss[cpu].rsp[0] = (uint64_t)cpu_stacks + STACK_SIZE * cpu + STACK_SIZE / 2;
 	for (unsigned k = 0; k < ARRAY_LEN(c->block); k++)
-		c->block[k].name[0] = (uint64_t)&c->block[k];
+		c->block[k][0] = (uint64_t)c->block[k];
 	if (has_avx) {
 		SET("cr4", GET("cr4") | 0x40000); /* OSXSAVE */
 		__asm__ volatile("xsetbv" : : "c"(0), "a"(7), "d"(0));
@@ -689,17 +567,6 @@ static void keep(unsigned cpu)
 	barrier_wait(&meet);
 }
 
-static uint64_t cycles_of_a_second(void)
-{
-	uint32_t r[4];
-
-	cpuid(0x40000000, 0, r);
-	if (r[0] < 0x40000010 || r[0] > 0x400000ff)
-		return 2000000000ull;
-	cpuid(0x40000010, 0, r);
-	return r[0] * 1000ull;
-}
-
 void payload_main(void)
 {
 	uint64_t base = (uint64_t)ldt, rounds = 0, ticks = 0, locked = 0;
@@ -709,12 +576,11 @@ void payload_main(void)
 	has_avx = (r[2] >> 26 & 1) && (r[2] >> 28 & 1);
 	cpuid(0x80000001, 0, r);
 	has_rdtscp = r[3] >> 27 & 1;
-	run_cycles = option("seconds", 3) * cycles_of_a_second();
+	run_cycles = option("seconds", 3) * tsc_hz(NULL);
 	period = (unsigned)option("period", 2000000);
 	loops = (unsigned)option("loops", 400);
-	CHECK(platform.cpus < CPUS_MAX, "one processor too many: its descriptor is the LDT's");
 	gdt[SEL_LOCAL / 8] = (sizeof(ldt) - 1) | (base & 0xffffff) << 16 | 0x82ull << 40 | (base >> 24 & 0xff) << 56;
-	CHECK(base >> 32 == 0, "the descriptor tables are above 4 GiB");
+	CHECK(platform.cpus < CPUS_MAX && base >> 32 == 0, "no descriptor for the LDT");
 	trap_set(VECTOR_TIMER, on_timer);
 	trap_set(VECTOR_HELD, on_held);
 	trap_set(NMI, on_nmi);

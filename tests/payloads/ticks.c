@@ -31,7 +31,7 @@ _Static_assert(sizeof(struct cpu) == 4096, "a page of its own for each processor
 static struct barrier meet;
 static uint64_t newest;
 static bool deadline, exact;
-static uint64_t second, phase_cycles, patience;
+static uint64_t phase_cycles, patience;
 static uint64_t phase_end;
 
 static uint32_t random_of(struct cpu *c)
@@ -254,21 +254,6 @@ static void on_timer(struct trap_frame *f)
 	apic_eoi();
 }
 
-static void rates_read(void)
-{
-	uint32_t r[4];
-
-	second = 2000000000ull;
-	cpuid(0x40000000, 0, r);
-	if (r[0] >= 0x40000010 && r[0] <= 0x400000ff) {
-		cpuid(0x40000010, 0, r);
-		second = r[0] * 1000ull;
-		exact = true;
-	}
-	patience = PATIENCE_CYCLES / 2;
-	phase_cycles = second * option("seconds", 3) / 3;
-}
-
 void payload_main(void)
 {
 	uint64_t by_deadline = 0, by_count = 0, periodic_ticks = 0, merged = 0;
@@ -276,7 +261,8 @@ void payload_main(void)
 
 	cpuid(1, 0, r);
 	deadline = r[2] >> 24 & 1;
-	rates_read();
+	phase_cycles = tsc_hz(&exact) * option("seconds", 3) / 3;
+	patience = PATIENCE_CYCLES / 2;
 	trap_set(VECTOR_TIMER, on_timer);
 	on_tick = on_one_shot;
 	cpus_start();

@@ -212,7 +212,7 @@ def chaos_payload(name):
     return fn
 
 
-for payload in ("lock", "ipi", "cross", "pagetables"):
+for payload in ("lock", "ipi", "pagetables"):
     case(f"chaos-{payload}-3", 180)(chaos_payload(payload))
 
 

@@ -139,8 +139,8 @@ def fabric_measured(_limit_s):
         for i, port in enumerate(ports):
             f.write(f"  - {{ name: n{i}, address: 127.0.0.1, port: {port}, cpus: 1, memory: 64MiB }}\n")
         f.write("vms: []\n")
-    agents = [subprocess.Popen([os.path.join(BUILD, "bin", "unumd"), "--listen", f"127.0.0.1:{port}", "--key", key])
-              for port in ports]
+    agents = [subprocess.Popen([os.path.join(BUILD, "bin", "unumd"), "--listen", f"127.0.0.1:{port}", "--key", key],
+                               stderr=subprocess.DEVNULL) for port in ports]
     try:
         for port in ports:
             wait_for_port(port)

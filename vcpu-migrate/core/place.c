@@ -27,6 +27,8 @@
 #define NOISE 20u	   /* per mille */
 #define LOST_WEIGHT 8u	   /* a new sample counts for one in so many */
 #define MILLE 1000u
+#define ROOM_SLACK 250u	   /* per mille of a CPU: what halted vCPUs use for their ticks */
+#define DEMAND_PERIODS 4u  /* before it is known */
 
 /* What one vCPU waited for one node; us, forgotten over the horizon. */
 struct evidence {
@@ -40,6 +42,7 @@ struct vcpu {
 	node_id left;			     /* where it was before its last move of ours; NODE_NONE */
 	bool paying, judging;		     /* ordered because it should pay; arrived, and that is looked at */
 	bool known;			     /* usual */
+	uint16_t demand;		     /* per mille of its time that it is not halted */
 	uint8_t burden;
 	uint16_t before, usual; /* per mille that it waited before the move; when nobody had moved for long */
 	uint32_t before_all;	/* the same of all vCPUs together */
@@ -61,7 +64,8 @@ struct place {
 	uint64_t load_until_us;	  /* no moves for load before */
 	struct nodeset allowed[VCPUS_MAX];
 	struct vcpu vcpu[VCPUS_MAX];
-	uint16_t has[NODES_MAX]; /* vCPUs there or on their way there */
+	uint16_t has[NODES_MAX];    /* vCPUs there or on their way there */
+	uint32_t demand[NODES_MAX]; /* of them together */
 	uint32_t load[NODES_MAX];
 	struct evidence evidence[]; /* [vcpus * nodes] */
 };
@@ -115,7 +119,7 @@ struct place *place_init(const struct place_config *cfg, void *mem)
 	place_costs_set(p, cfg->costs.move_us, cfg->costs.page_us);
 	place_rules_set(p, cfg->pinned, cfg->allowed);
 	for (unsigned v = 0; v < p->vcpus; v++)
-		p->vcpu[v].at = p->vcpu[v].to = p->vcpu[v].left = NODE_NONE;
+		p->vcpu[v] = (struct vcpu){ .at = NODE_NONE, .to = NODE_NONE, .left = NODE_NONE, .demand = MILLE };
 	return p;
 }
 
@@ -217,6 +221,8 @@ static void gather(struct place *p, unsigned v, const struct place_input *in, ui
 	fade(&x->busy_us, dt, over);
 	add(&x->time_us, dt);
 	add(&x->busy_us, in->vcpu[v].busy_us);
+	if (x->time_us >= DEMAND_PERIODS * p->period_us)
+		x->demand = x->busy_us < x->time_us ? (uint16_t)((uint64_t)x->busy_us * MILLE / x->time_us) : MILLE;
 	for (unsigned n = 0; n < p->nodes; n++) {
 		uint32_t us = s[n].us, waits = s[n].waits ? s[n].waits : 1;
 
@@ -383,13 +389,13 @@ static uint32_t lack(uint32_t load)
 static int32_t lack_more(const struct place *p, const struct place_input *in, const struct vcpu *x, node_id to)
 {
 	const struct place_node *there = &in->node[to], *here = &in->node[x->at];
-	uint32_t demand = x->busy_us < x->time_us ? x->busy_us : x->time_us;
+	uint32_t demand_us = x->busy_us < x->time_us ? x->busy_us : x->time_us;
 	int64_t mille;
 
 	if (there->host == here->host)
 		return 0;
 	mille = (int64_t)lack(p->load[to] + MILLE / (there->cpus ? there->cpus : 1)) - lack(p->load[x->at]);
-	return (int32_t)(mille * (int64_t)demand / MILLE);
+	return (int32_t)(mille * (int64_t)demand_us / MILLE);
 }
 
 static bool may_run(const struct place *p, const struct place_input *in, unsigned v, node_id n)
@@ -429,7 +435,8 @@ static struct place_verdict weigh(struct place *p, const struct place_input *in,
 		r.why = 2 * (uint64_t)e->reads_us > e->us ? PLACE_COPY : PLACE_FETCH;
 	else if ((int64_t)r.saved_us - r.lack_us < need)
 		r.why = r.saved_us < r.stall_us ? PLACE_KNOWN : r.lack_us > 0 ? PLACE_BUSY : PLACE_FETCH;
-	else if (p->has[to] >= in->node[to].room)
+	else if (p->has[to] >= in->node[to].most ||
+		 p->demand[to] + x->demand > in->node[to].room * MILLE + ROOM_SLACK)
 		r.why = PLACE_FULL;
 	else if (e->us < need)
 		r.why = PLACE_LOAD;
@@ -463,7 +470,7 @@ static bool consider(struct place *p, const struct place_input *in, unsigned v, 
 	return any;
 }
 
-/* Where v must go because it cannot stay: most waits, then most room. */
+/* Where v must go because it cannot stay: most waits, then most room for more. */
 static bool evict(struct place *p, const struct place_input *in, unsigned v, struct place_verdict *out)
 {
 	const struct vcpu *x = &p->vcpu[v];
@@ -471,7 +478,7 @@ static bool evict(struct place *p, const struct place_input *in, unsigned v, str
 	bool any = false;
 
 	for (unsigned n = 0; n < p->nodes; n++) {
-		int room = (int)in->node[n].room - p->has[n];
+		int room = (int)in->node[n].most - p->has[n];
 		struct place_verdict r;
 
 		if (n == x->at || !may_run(p, in, v, (node_id)n) || room <= 0)
@@ -498,6 +505,8 @@ static void order(struct place *p, const struct place_input *in, const struct pl
 	x->until_us = in->now_us + SETTLE_MOVES * settle(p);
 	p->has[r->from] -= p->has[r->from] > 0;
 	p->has[r->to]++;
+	p->demand[r->from] -= x->demand < p->demand[r->from] ? x->demand : p->demand[r->from];
+	p->demand[r->to] += x->demand;
 	if (r->why == PLACE_LOAD)
 		p->load_until_us = in->now_us + horizon(p);
 	if (in->node[r->to].host != in->node[r->from].host) {
@@ -552,12 +561,17 @@ void place_step(struct place *p, const struct place_input *in, struct place_outp
 	uint64_t dt = p->last_us ? in->now_us - p->last_us : p->period_us;
 
 	memset(p->has, 0, sizeof(p->has));
+	memset(p->demand, 0, sizeof(p->demand));
 	for (unsigned n = 0; n < p->nodes; n++)
 		p->load[n] = in->node[n].load;
 	tally(p, in, bounded(dt));
 	for (unsigned v = 0; v < p->vcpus; v++) {
+		node_id at;
+
 		absorb(p, v, in, bounded(dt));
-		p->has[p->vcpu[v].to != NODE_NONE ? p->vcpu[v].to : in->vcpu[v].at]++;
+		at = p->vcpu[v].to != NODE_NONE ? p->vcpu[v].to : in->vcpu[v].at;
+		p->has[at]++;
+		p->demand[at] += p->vcpu[v].demand;
 	}
 	p->last_us = in->now_us;
 	out->count = out->moves = 0;

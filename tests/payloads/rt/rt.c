@@ -201,6 +201,20 @@ uint64_t option(const char *word, uint64_t otherwise)
 	return otherwise;
 }
 
+uint64_t tsc_hz(bool *told)
+{
+	uint32_t r[4];
+	bool leaf;
+
+	cpuid(0x40000000, 0, r);
+	leaf = r[0] >= 0x40000010 && r[0] <= 0x400000ff;
+	if (leaf)
+		cpuid(0x40000010, 0, r);
+	if (told)
+		*told = leaf;
+	return leaf ? r[0] * 1000ull : 2000000000ull;
+}
+
 /* --- what the loader said ------------------------------------------------------------------------------ */
 struct mb_info {
 	uint32_t flags, mem_lower, mem_upper, boot_device, cmdline, mods_count, mods_addr, syms[4];

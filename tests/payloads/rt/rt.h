@@ -57,6 +57,9 @@ extern char image_start[], image_end[];
 /* Number after "word=" on the command line, `otherwise` when it is not there. */
 uint64_t option(const char *word, uint64_t otherwise);
 
+/* TSC cycles of a second, as CPUID leaf 0x40000010 tells; where it does not, a guess, and *told (may be NULL) is false. */
+uint64_t tsc_hz(bool *told);
+
 /* --- ACPI --- */
 #define MMIO_SLOTS_MAX 32
 struct platform {

@@ -1,77 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tests/unit/dsm/test_checksum.c - pages travel with a checksum, and a damaged one is noticed before it is used. */
 #include "base/bytes.h"
-#include "base/clock.h"
 #include "dsm/core/wire.h"
-#include "dsm/dsm.h"
+#include "tests/unit/dsm/nodes.h"
 
 #include <criterion/criterion.h>
-#include <string.h>
-#include <unistd.h>
 #include <zlib.h>
 
 static const struct dsm_range ranges[] = { { 0, 8, 0 }, { 8, 8, 1 } };
 
-struct node {
-	struct ic_fabric *f;
-	struct dsm *d; /* NULL: the test speaks for it */
-	char address[IC_ADDR_MAX];
-	_Atomic bool up;
-	_Atomic unsigned damaged;
-	_Atomic gfn_t where;
-};
-
-static void on_peer(void *arg, node_id peer, enum ic_peer_event event)
+static void open_two(struct node n[2], bool second)
 {
-	struct node *n = arg;
-
-	(void)peer;
-	n->up |= event == IC_PEER_UP;
-}
-
-static void on_damage(void *arg, node_id from, gfn_t gfn)
-{
-	struct node *n = arg;
-
-	(void)from;
-	n->where = gfn;
-	n->damaged++;
-}
-
-static void nodes_open(struct node n[2], bool second)
-{
-	memset(n, 0, 2 * sizeof(*n));
-	for (unsigned i = 0; i < 2; i++) {
-		struct ic_config ic = { .self = (node_id)i, .nodes = 2, .backend = "shm", .vm_id = 5,
-					.listen = "", .on_peer = on_peer, .arg = &n[i] };
-		struct dsm_config cfg = { .self = (node_id)i, .nodes = 2, .ranges = ranges, .ranges_count = 2,
-					  .mapping = DSM_MAP_TLB, .checksums = true, .on_damage = on_damage,
-					  .arg = &n[i] };
-
-		cr_assert_eq(ic_open(&ic, &n[i].f), 0);
-		ic_address(n[i].f, n[i].address);
-		cfg.fabric = n[i].f;
-		if (i == 0 || second)
-			cr_assert_eq(dsm_open(&cfg, &n[i].d), 0);
-	}
-	cr_assert(!ic_join(n[0].f, 1, n[1].address) && !ic_join(n[1].f, 0, n[0].address));
-	while (!n[0].up || !n[1].up) {
-		if (!second)
-			ic_progress(n[1].f, 16);
-		usleep(100);
-	}
-}
-
-static void nodes_close(struct node n[2])
-{
-	for (unsigned i = 0; i < 2; i++)
-		if (n[i].d)
-			dsm_stop(n[i].d);
-	for (unsigned i = 0; i < 2; i++)
-		if (n[i].d)
-			dsm_close(n[i].d);
-	for (unsigned i = 0; i < 2; i++)
-		ic_close(n[i].f);
+	cr_assert_eq(nodes_open(n, &(struct nodes_spec){ .nodes = 2, .backend = "shm", .ranges = ranges,
+							 .ranges_count = 2, .mapping = DSM_MAP_TLB, .checksums = true,
+							 .mute = second ? 0 : 2 }),
+		     0);
 }
 
 Test(checksum, pages_that_are_whole_come_through, .timeout = 30)
@@ -79,7 +22,7 @@ Test(checksum, pages_that_are_whole_come_through, .timeout = 30)
 	static uint8_t in[PAGE_SIZE], out[PAGE_SIZE];
 	struct node n[2];
 
-	nodes_open(n, true);
+	open_two(n, true);
 	for (unsigned i = 0; i < PAGE_SIZE; i++)
 		in[i] = (uint8_t)(i * 7);
 	for (unsigned round = 0; round < 50; round++) {
@@ -91,7 +34,7 @@ Test(checksum, pages_that_are_whole_come_through, .timeout = 30)
 		cr_assert(!memcmp(in, out, PAGE_SIZE));
 	}
 	cr_assert_eq(n[0].damaged + n[1].damaged, 0u);
-	nodes_close(n);
+	nodes_close(n, 2);
 }
 
 /* A page from node 1, with the sum of other bytes when `damage` says which. */
@@ -119,7 +62,7 @@ Test(checksum, a_damaged_page_is_told_and_not_used, .timeout = 30)
 		struct node n[2];
 		struct dsm_stats st = { 0 };
 
-		nodes_open(n, false);
+		open_two(n, false);
 		send_page(&n[1], damage);
 		/* A whole one nobody asked for is refused; a damaged one does not come that far. */
 		for (uint64_t until = clock_now_ns() + 5 * NS_PER_S;
@@ -128,6 +71,6 @@ Test(checksum, a_damaged_page_is_told_and_not_used, .timeout = 30)
 		cr_assert_eq(n[0].damaged, damage ? 1u : 0u);
 		cr_assert_eq(st.refused, damage ? 0u : 1u);
 		cr_assert(!damage || n[0].where == 5);
-		nodes_close(n);
+		nodes_close(n, 2);
 	}
 }

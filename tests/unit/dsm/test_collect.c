@@ -3,78 +3,29 @@
  * tests/unit/dsm/test_collect.c - threads of three nodes that write to one page, to pages in a ring, and to eight pages at
  * once: all get on, nothing is lost, and the longest wait is told (docs/limits.md).
  */
-#include "base/clock.h"
 #include "base/rng.h"
-#include "dsm/dsm.h"
+#include "tests/unit/dsm/nodes.h"
 
 #include <criterion/criterion.h>
 #include <pthread.h>
 #include <stdio.h>
-#include <string.h>
-#include <unistd.h>
 
 #define NODES 3u
 #define THREADS 2u /* per node */
 #define PAGES 8u
 #define ROUNDS 200u
 
-struct node {
-	struct ic_fabric *f;
-	struct dsm *d;
-	_Atomic unsigned up;
-};
-
-static void on_peer(void *arg, node_id peer, enum ic_peer_event event)
-{
-	struct node *n = arg;
-
-	if (event == IC_PEER_UP)
-		n->up++;
-	else if (n->d)
-		dsm_peer_lost(n->d, peer);
-}
-
 /* Frame k is homed on node k modulo NODES. */
-static void nodes_open(struct node n[NODES], uint64_t cache_pages)
+static void open_three(struct node n[NODES], uint64_t cache_pages)
 {
 	struct dsm_range ranges[PAGES];
-	char address[NODES][IC_ADDR_MAX];
 
-	memset(n, 0, NODES * sizeof(*n));
 	for (unsigned k = 0; k < PAGES; k++)
 		ranges[k] = (struct dsm_range){ k, 1, (node_id)(k % NODES) };
-	for (unsigned i = 0; i < NODES; i++) {
-		struct ic_config ic = { .self = (node_id)i, .nodes = NODES, .backend = "shm", .vm_id = 5,
-					.listen = "", .on_peer = on_peer, .arg = &n[i] };
-		struct dsm_config cfg = { .self = (node_id)i, .nodes = NODES, .ranges = ranges,
-					  .ranges_count = PAGES, .mapping = DSM_MAP_TLB,
-					  .cache_pages = cache_pages };
-
-		cr_assert_eq(ic_open(&ic, &n[i].f), 0);
-		ic_address(n[i].f, address[i]);
-		cfg.fabric = n[i].f;
-		cr_assert_eq(dsm_open(&cfg, &n[i].d), 0);
-	}
-	for (unsigned i = 0; i < NODES; i++)
-		for (unsigned k = 0; k < NODES; k++)
-			cr_assert(i == k || !ic_join(n[i].f, (node_id)k, address[k]));
-	for (unsigned i = 0; i < NODES; i++)
-		while (n[i].up < NODES - 1)
-			usleep(100);
-}
-
-static void nodes_close(struct node n[NODES])
-{
-	for (unsigned i = 0; i < NODES; i++)
-		dsm_stop(n[i].d);
-	for (unsigned i = 0; i < NODES; i++) {
-		struct dsm *d = n[i].d;
-
-		n[i].d = NULL;
-		dsm_close(d);
-	}
-	for (unsigned i = 0; i < NODES; i++)
-		ic_close(n[i].f);
+	cr_assert_eq(nodes_open(n, &(struct nodes_spec){ .nodes = NODES, .backend = "shm", .ranges = ranges,
+							 .ranges_count = PAGES, .mapping = DSM_MAP_TLB,
+							 .cache_pages = cache_pages }),
+		     0);
 }
 
 struct user {
@@ -148,7 +99,7 @@ static uint64_t contend(const char *name, unsigned needs, bool ring, uint64_t ca
 	pthread_t tid[NODES * THREADS];
 	uint64_t sum, total = 0, longest = 0, collections = 0;
 
-	nodes_open(n, cache_pages);
+	open_three(n, cache_pages);
 	for (unsigned i = 0; i < NODES * THREADS; i++) {
 		u[i] = (struct user){ .d = n[i % NODES].d, .self = ring ? i : 0, .needs = needs, .seed = i + 1 };
 		cr_assert_eq(pthread_create(&tid[i], NULL, user_run, &u[i]), 0);
@@ -172,7 +123,7 @@ static uint64_t contend(const char *name, unsigned needs, bool ring, uint64_t ca
 	}
 	printf("%s: longest wait %llu ms, %llu collections\n", name, (unsigned long long)(longest / NS_PER_MS),
 	       (unsigned long long)collections);
-	nodes_close(n);
+	nodes_close(n, NODES);
 	return collections;
 }
 

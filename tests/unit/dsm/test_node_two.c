@@ -3,87 +3,26 @@
  * tests/unit/dsm/test_node_two.c - two nodes in one process over tcp: pages travel, the reader contract holds
  * across nodes, deadlines and the loss of a peer end waits.
  */
-#include "base/clock.h"
-#include "dsm/dsm.h"
+#include "tests/unit/dsm/nodes.h"
 
 #include <criterion/criterion.h>
 #include <pthread.h>
-#include <string.h>
-#include <unistd.h>
 
 #define SOON (clock_now_ns() + 5 * NS_PER_S)
-
-struct node {
-	struct ic_fabric *f;
-	struct dsm *d;
-	_Atomic bool up, down;
-};
-
-static void on_peer(void *arg, node_id peer, enum ic_peer_event event)
-{
-	struct node *n = arg;
-
-	(void)peer;
-	if (event == IC_PEER_UP)
-		n->up = true;
-	else
-		n->down = true;
-	if (event == IC_PEER_DOWN && n->d)
-		dsm_peer_lost(n->d, peer);
-}
 
 /* Frames 0 .. 63 homed on node 0, 64 .. 127 on node 1. */
 static void open_two(struct node n[2])
 {
 	static const struct dsm_range ranges[] = { { 0, 64, 0 }, { 64, 64, 1 } };
-	char address[2][IC_ADDR_MAX];
 
-	memset(n, 0, 2 * sizeof(*n));
-	for (unsigned i = 0; i < 2; i++) {
-		struct ic_config ic = { .self = (node_id)i,
-					.nodes = 2,
-					.backend = "tcp",
-					.vm_id = 5,
-					.listen = "127.0.0.1:0",
-					.on_peer = on_peer,
-					.arg = &n[i] };
-		struct dsm_config cfg = { .self = (node_id)i,
-					  .nodes = 2,
-					  .ranges = ranges,
-					  .ranges_count = 2,
-					  .mapping = DSM_MAP_TLB };
-
-		cr_assert_eq(ic_open(&ic, &n[i].f), 0);
-		ic_address(n[i].f, address[i]);
-		cfg.fabric = n[i].f;
-		cr_assert_eq(dsm_open(&cfg, &n[i].d), 0);
-	}
-	cr_assert_eq(ic_join(n[0].f, 1, address[1]), 0);
-	cr_assert_eq(ic_join(n[1].f, 0, address[0]), 0);
-	while (!n[0].up || !n[1].up)
-		usleep(100);
+	cr_assert_eq(nodes_open(n, &(struct nodes_spec){ .nodes = 2, .backend = "tcp", .ranges = ranges,
+							 .ranges_count = 2, .mapping = DSM_MAP_TLB }),
+		     0);
 }
 
 static void close_two(struct node n[2])
 {
-	for (unsigned i = 0; i < 2; i++)
-		dsm_stop(n[i].d);
-	for (unsigned i = 0; i < 2; i++) {
-		struct dsm *d = n[i].d;
-
-		n[i].d = NULL; /* the other's end is no loss */
-		dsm_close(d);
-	}
-	for (unsigned i = 0; i < 2; i++)
-		ic_close(n[i].f);
-}
-
-static struct dsm_stats stats_of(struct node *n)
-{
-	struct dsm_stats st;
-
-	dsm_stats(n->d, &st);
-	return st;
+	nodes_close(n, 2);
 }
 
 Test(two, never_written_pages_are_zero_and_do_not_travel)

@@ -3,8 +3,7 @@
  * tests/unit/dsm/test_node_uffd.c - native threads on the views of two nodes in one process, in each way to resolve their
  * faults: storms, races of upgrades, mappings that the kernel drops, the end with threads parked.
  */
-#include "base/clock.h"
-#include "dsm/dsm.h"
+#include "tests/unit/dsm/nodes.h"
 
 #include <criterion/criterion.h>
 #include <criterion/parameterized.h>
@@ -12,10 +11,8 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <ucontext.h>
-#include <unistd.h>
 
 #define LIMIT (10 * NS_PER_S)
 
@@ -30,18 +27,7 @@ static const struct way {
 	{ "dispatch-copy", DSM_FAULTS_DISPATCH, true },
 };
 
-static struct node {
-	struct ic_fabric *f;
-	struct dsm *d;
-	_Atomic bool up;
-} node[2];
-
-static void on_peer(void *arg, node_id peer, enum ic_peer_event event)
-{
-	(void)peer;
-	if (event == IC_PEER_UP)
-		((struct node *)arg)->up = true;
-}
+static struct node node[2];
 
 /* Which node's view an address is in.  Each thread keeps to one node. */
 static __thread struct node *mine;
@@ -68,45 +54,19 @@ static void open_two(const struct way *way, bool join)
 	static const struct dsm_range ranges[] = { { 0, 32, 0 }, { 64, 32, 1 } };
 	struct sigaction bus = { .sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO | SA_NODEFER };
 	struct sigaction segv = { .sa_handler = on_sigsegv, .sa_flags = SA_NODEFER };
-	char address[2][IC_ADDR_MAX];
 
 	sigaction(SIGBUS, &bus, NULL);
 	sigaction(SIGSEGV, &segv, NULL);
-	for (unsigned i = 0; i < 2; i++) {
-		struct ic_config ic = { .self = (node_id)i,
-					.nodes = 2,
-					.backend = "tcp",
-					.vm_id = 5,
-					.listen = "127.0.0.1:0",
-					.on_peer = on_peer,
-					.arg = &node[i] };
-		struct dsm_config cfg = { .self = (node_id)i,
-					  .nodes = 2,
-					  .ranges = ranges,
-					  .ranges_count = 2,
-					  .mapping = DSM_MAP_UFFD,
-					  .faults = way->faults,
-					  .uffd_copy = way->copy };
-
-		cr_assert_eq(ic_open(&ic, &node[i].f), 0);
-		ic_address(node[i].f, address[i]);
-		cfg.fabric = node[i].f;
-		cr_assert_eq(dsm_open(&cfg, &node[i].d), 0);
-	}
-	for (unsigned i = 0; i < 2 && join; i++)
-		cr_assert_eq(ic_join(node[i].f, !i, address[!i]), 0);
-	while (join && (!node[0].up || !node[1].up))
-		usleep(100);
+	cr_assert_eq(nodes_open(node, &(struct nodes_spec){ .nodes = 2, .backend = "tcp", .ranges = ranges,
+							    .ranges_count = 2, .mapping = DSM_MAP_UFFD,
+							    .faults = way->faults, .uffd_copy = way->copy,
+							    .apart = !join }),
+		     0);
 }
 
 static void close_two(void)
 {
-	for (unsigned i = 0; i < 2; i++)
-		dsm_stop(node[i].d);
-	for (unsigned i = 0; i < 2; i++)
-		dsm_close(node[i].d);
-	for (unsigned i = 0; i < 2; i++)
-		ic_close(node[i].f);
+	nodes_close(node, 2);
 }
 
 static volatile uint8_t *at(struct node *n, gfn_t gfn, unsigned offset)

@@ -1,47 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tests/unit/dsm/test_record.c - a failed assertion tells the last protocol events of the node. */
 #include "base/assert.h"
-#include "base/clock.h"
-#include "dsm/dsm.h"
+#include "tests/unit/dsm/nodes.h"
 
 #include <criterion/criterion.h>
 #include <signal.h>
-#include <string.h>
 #include <sys/wait.h>
-#include <unistd.h>
-
-static void on_peer(void *arg, node_id peer, enum ic_peer_event event)
-{
-	(void)peer;
-	*(_Atomic bool *)arg |= event == IC_PEER_UP;
-}
 
 /* Two nodes over shared memory; node 1 writes a page of node 0, then an assertion fails. */
 static void fail_after_a_write(void)
 {
 	static const struct dsm_range ranges[] = { { 0, 8, 0 }, { 8, 8, 1 } };
-	static _Atomic bool up[2];
-	struct ic_fabric *f[2];
-	struct dsm *d[2];
-	char address[2][IC_ADDR_MAX];
+	static struct node n[2];
 	uint64_t value = 1;
-	int err = 0;
+	int err = nodes_open(n, &(struct nodes_spec){ .nodes = 2, .backend = "shm", .ranges = ranges,
+						      .ranges_count = 2, .mapping = DSM_MAP_TLB });
 
-	for (unsigned i = 0; i < 2; i++) {
-		struct ic_config ic = { .self = (node_id)i, .nodes = 2, .backend = "shm", .vm_id = 5,
-					.listen = "", .on_peer = on_peer, .arg = &up[i] };
-		struct dsm_config cfg = { .self = (node_id)i, .nodes = 2, .ranges = ranges,
-					  .ranges_count = 2, .mapping = DSM_MAP_TLB };
-
-		err |= ic_open(&ic, &f[i]);
-		ic_address(f[i], address[i]);
-		cfg.fabric = f[i];
-		err |= dsm_open(&cfg, &d[i]);
-	}
-	err |= ic_join(f[0], 1, address[1]) | ic_join(f[1], 0, address[0]);
-	while (!err && !(up[0] && up[1]))
-		usleep(100);
-	err |= dsm_copy_out(d[1], 3 << PAGE_SHIFT, &value, sizeof(value), clock_now_ns() + 5 * NS_PER_S);
+	if (!err)
+		err = dsm_copy_out(n[1].d, 3 << PAGE_SHIFT, &value, sizeof(value), clock_now_ns() + 5 * NS_PER_S);
 	ASSERT(err); /* fails */
 }
 

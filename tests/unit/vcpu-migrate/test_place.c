@@ -45,7 +45,10 @@ static struct world *world(unsigned nodes, unsigned vcpus, unsigned room)
 	w->nodes = nodes;
 	w->vcpus = vcpus;
 	for (unsigned n = 0; n < nodes; n++)
-		w->node[n] = (struct place_node){ .room = (uint16_t)room, .cpus = (uint16_t)room, .host = (uint16_t)n };
+		w->node[n] = (struct place_node){ .room = (uint16_t)room,
+						    .most = (uint16_t)room,
+						    .cpus = (uint16_t)room,
+						    .host = (uint16_t)n };
 	for (unsigned v = 0; v < vcpus; v++) {
 		w->vcpu[v].at = (node_id)(v * nodes / vcpus);
 		w->busy[v] = 1000;
@@ -145,7 +148,7 @@ static void step(struct world *w)
 			w->vcpu[r->vcpu].at = r->to;
 	}
 	for (unsigned n = 0; n < w->nodes; n++)
-		cr_assert_leq(count_at(w, n), w->node[n].room, "node %u has more than its room", n);
+		cr_assert_leq(count_at(w, n), w->node[n].most, "node %u has more than its room", n);
 }
 
 static void run(struct world *w, unsigned steps)
@@ -213,9 +216,6 @@ Test(place, local_is_left_alone)
 	struct world *w = world(2, 4, 4);
 
 	/* What a kernel on several nodes does all the time, 1 % of its time. */
-	for (unsigned u = 0; u < 4; u++)
-		for (unsigned v = 0; v < u; v++)
-			w->shares[u][v] = w->shares[v][u] = u == v ? 0 : (u + v) % 2 ? 0 : 0;
 	for (unsigned v = 0; v < 4; v++)
 		w->busy[v] = 150 + 10 * v;
 	shared(w, 0, 2, 2);
@@ -239,6 +239,22 @@ Test(place, room)
 	cr_assert_eq(w->moves, 1);
 	cr_assert_eq(w->out.list[0].why, PLACE_FULL);
 	end(w);
+}
+
+/* Halted vCPUs take no room. */
+Test(place, halted_ones_take_no_room)
+{
+	for (unsigned busy = 0; busy <= 1000; busy += 500) {
+		struct world *w = world(2, 4, 2);
+
+		w->node[0].most = w->node[1].most = 4;
+		w->touches[0][1] = 400;
+		w->busy[2] = w->busy[3] = busy;
+		start(w);
+		run(w, 500);
+		cr_assert_eq(w->moves, busy < 1000, "%u moves with vCPUs that are busy %u", w->moves, busy);
+		end(w);
+	}
 }
 
 Test(place, pinned)

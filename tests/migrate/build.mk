@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# tests/migrate/build.mk - vCPUs on the move under running guests: `make migrate [CASE=word]`, in `make test`;
+# `make migrate-long`: 10 000 moves under payloads and 2 000 under Linux, and kills among them.
+
+.PHONY: migrate migrate-long
+migrate: all guest payloads
+	$(Q)$(TALLY) $@ 600 python3 -B tests/migrate/moves.py $(CASE)
+migrate-long: all guest payloads
+	$(Q)$(TALLY) $@ 3600 python3 -B tests/migrate/moves.py --long $(CASE)
+
+TEST_TARGETS += migrate
