@@ -36,7 +36,7 @@
 #include "base/types.h"
 #include "cluster-config/topology.h"
 
-#define CC_VERSION 2u
+#define CC_VERSION 3u
 #define CC_FRAME_MAX (1u << 20) /* bytes of one encoded message */
 #define CC_FRAME_HEAD 4u        /* bytes of length in front, little-endian */
 #define CC_KEY_BYTES 32u

@@ -19,7 +19,7 @@ $(BARE_PATHS): $(B)/tests/bench/bare-%.so: $(B)/obj/tests/bench/bare_%.o
 ROUNDS ?= 5
 BENCH_LINES := $(B)/bench.jsonl
 
-.PHONY: bench-fabric bench-dsm bench-fault bench-guest bench-page
+.PHONY: bench-fabric bench-dsm bench-fault bench-guest bench-placement bench-page
 bench-fabric: $(B)/tests/bench/fabric_bench | $(PATHS) $(BARE_PATHS)
 	$(Q)$< >$(B)/bench-fabric.jsonl; status=$$?; cat $(B)/bench-fabric.jsonl; exit $$status
 bench-dsm: $(B)/tests/bench/dsm_bench
@@ -30,12 +30,16 @@ bench-fault: $(B)/tests/bench/fault_bench
 bench-guest: all guest
 	$(Q)B=$(B) python3 -B tests/bench/guest_bench.py --rounds $(ROUNDS) --out $(BENCH_LINES)
 
+bench-placement: all payloads
+	$(Q)B=$(B) python3 -B tests/bench/placement.py --rounds $(ROUNDS) --out $(BENCH_LINES)
+
 # One after the other: what runs beside a bench is in its numbers.
-bench: deps all guest
+bench: deps all guest payloads
 	$(Q)+$(MAKE) --no-print-directory bench-fabric
 	$(Q)+$(MAKE) --no-print-directory bench-dsm
 	$(Q)+$(MAKE) --no-print-directory bench-fault
 	$(Q)cat $(B)/bench-fabric.jsonl $(B)/bench-dsm.jsonl $(B)/bench-fault.jsonl >$(BENCH_LINES)
+	$(Q)+$(MAKE) --no-print-directory bench-placement
 	$(Q)+$(MAKE) --no-print-directory bench-guest
 	$(Q)python3 -B tests/bench/bench_tables.py $(BENCH_LINES)
 bench-page:

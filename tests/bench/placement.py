@@ -30,7 +30,7 @@ CASES = {
     "scan": (2, "region=64 size=32 rounds=3", 3),
     "pingpong": (2, "rounds=20000 pages=4", 3),
     "phase": (4, "rounds=10000 phases=6", 3),
-    "local": (2, "rounds=20000 meet=1000", 0.98),
+    "local": (2, "rounds=200000 meet=10000", 0.98),
 }
 
 

@@ -369,6 +369,7 @@ static const struct model_config worlds_small[] = {
 	{ .nodes = 3, .pages = 1, .requests = 2, .evict = true, .mig_evidence = 1, .mig_probe = 1 },
 	{ .nodes = 2, .pages = 2, .requests = 8, .hold = true, .collect_only = true, .collectors = 1 },
 	{ .nodes = 2, .pages = 2, .requests = 8, .hold = true, .collect_only = true, .collectors = 2, .depth = 12 },
+	{ .nodes = 2, .pages = 2, .requests = 8, .hold = true, .collectors = 1, .depth = 6 },
 };
 
 /* For `make test`, beside the first. */
@@ -380,7 +381,7 @@ static const struct model_config worlds_deep[] = {
 	{ .nodes = 3, .pages = 2, .requests = 4, .evict = true, .loss = true, .depth = 8 },
 	{ .nodes = 3, .pages = 2, .requests = 8, .hold = true, .writes_only = true, .collectors = 1 },
 	{ .nodes = 2, .pages = 2, .requests = 8, .hold = true, .collect_only = true, .collectors = 2, .depth = 15 },
-	{ .nodes = 2, .pages = 2, .requests = 8, .evict = true, .hold = true, .collectors = 1, .depth = 9 },
+	{ .nodes = 2, .pages = 2, .requests = 8, .evict = true, .hold = true, .collectors = 1, .depth = 8 },
 	{ .nodes = 4, .pages = 1, .requests = 2, .mig_evidence = 1, .mig_probe = 1 },
 	{ .nodes = 4, .pages = 1, .requests = 2, .evict = true, .hold = true, .mig_evidence = 1, .mig_probe = 1, .depth = 13 },
 };

@@ -10,3 +10,8 @@ migrate-long: all guest payloads
 	$(Q)$(TALLY) $@ 3600 python3 -B tests/migrate/moves.py --long $(CASE)
 
 TEST_TARGETS += migrate
+
+# In lines of JSON: the pause of a move, its parts, and moves a second.
+.PHONY: bench-move
+bench-move: all payloads
+	$(Q)B=$(B) python3 -B tests/bench/move_bench.py --out $(B)/bench-move.jsonl

@@ -41,6 +41,9 @@ run modes elf pc "strict=0"
 run tsc elf pc "rounds=100"
 run timer elf pc ""
 run irq elf pc ""
+run regs elf pc "seconds=1"
+run ticks elf pc "seconds=1"
+run ipis elf pc "seconds=1"
 run spin elf pc "seconds=1"
 run smc elf pc "rounds=100" -accel tcg,thread=single
 run mmio pvh microvm,acpi=on "slots=2" $virtio

@@ -23,9 +23,9 @@ const char payload_name[] = "ticks";
 
 static struct cpu {
 	uint64_t due, seen_tsc, paused, tick_tsc, ticks_deadline, ticks_count, ticks_periodic, merged;
-	uint64_t period, began, ticks, index, on_grid, unexplained;
+	uint64_t period, began, ticks, index, smooth, on_grid, unexplained;
 	uint32_t armed, chain, seed;
-	uint8_t fill[4096 - 14 * 8 - 3 * 4];
+	uint8_t fill[4096 - 15 * 8 - 3 * 4];
 } cpus[CPUS_MAX] __attribute__((aligned(4096)));
 _Static_assert(sizeof(struct cpu) == 4096, "a page of its own for each processor");
 static struct barrier meet;
@@ -178,8 +178,10 @@ static void on_period(unsigned cpu, uint64_t now)
 	if (!exact)
 		return;
 	CHECK(c->ticks <= index, "cpu %u: %lu ticks in %lu cycles, period %lu", cpu, c->ticks, since, c->period);
-	if (since % c->period < c->period / 4)
-		c->on_grid++;
+	if (c->paused < c->period / 8) { /* it ran all the time */
+		c->smooth++;
+		c->on_grid += since % c->period < c->period / 4;
+	}
 	/* A period without a tick is no wonder when the processor did not run. */
 	if (index > c->index + 1 && c->paused < c->period / 2)
 		c->unexplained++;
@@ -193,16 +195,19 @@ static void periodic(unsigned cpu, uint64_t period, uint64_t cycles, bool long_o
 	uint64_t ticks, expected;
 
 	irq_off();
-	c->ticks = c->index = c->on_grid = c->unexplained = c->paused = 0;
+	c->ticks = c->index = c->smooth = c->on_grid = c->unexplained = c->paused = 0;
 	c->period = period;
 	apic_write(APIC_TIMER_DIV, 0x0); /* by 2 */
 	apic_write(APIC_LVT_TIMER, LVT_PERIODIC | VECTOR_TIMER);
 	c->began = rdtsc();
 	apic_write(APIC_TIMER_INIT, (uint32_t)(period / 2));
 	irq_on();
-	while (time_now(cpu, false) < c->began + cycles)
+	/* At least one: a processor that a busy host does not run takes its ticks late. */
+	for (uint64_t now = c->began; now < c->began + cycles || !load(&c->ticks); now = time_now(cpu, false)) {
+		CHECK(now < c->began + patience, "cpu %u: no tick in %lu periods", cpu, (now - c->began) / period);
 		for (unsigned i = 0; i < 20; i++)
 			pause();
+	}
 	irq_off();
 	apic_write(APIC_TIMER_INIT, 0);
 	expected = (rdtsc() - c->began) / period;
@@ -214,7 +219,6 @@ static void periodic(unsigned cpu, uint64_t period, uint64_t cycles, bool long_o
 	for (uint64_t until = rdtsc() + 1000000; rdtsc() < until;)
 		pause();
 	CHECK(load(&c->ticks) == ticks, "cpu %u: a stopped timer ticks", cpu);
-	CHECK(ticks, "cpu %u: no tick in %lu periods", cpu, expected);
 	c->ticks_periodic += ticks;
 	if (!exact)
 		return;
@@ -224,8 +228,8 @@ static void periodic(unsigned cpu, uint64_t period, uint64_t cycles, bool long_o
 		return;
 	CHECK(c->unexplained <= 3 + expected / 50, "cpu %u: %lu of %lu periods without a tick though the processor ran", cpu,
 	      c->unexplained, expected);
-	CHECK(c->on_grid * 2 >= ticks, "cpu %u: %lu of %lu ticks within a quarter of their period: the grid is lost", cpu,
-	      c->on_grid, ticks);
+	CHECK(c->smooth < 10 || c->on_grid * 2 >= c->smooth, "cpu %u: %lu of %lu ticks within a quarter of their period: the grid is lost",
+	      cpu, c->on_grid, c->smooth);
 }
 
 static void periods(unsigned cpu)

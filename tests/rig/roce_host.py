@@ -203,7 +203,7 @@ def payload(a, case):
 def linux(a, case):
     """Boots the guest with its console shown as it comes.  A remote page takes 4 ms in there.  So the guest's clock is slow,
     as all else is, and with it the timer ticks, which want pages of both nodes; and CPU 1 is left to programs that ask for
-    it: the kernel's own start would wander between the hosts, with four times as many pages to fetch."""
+    it: the kernel's own start would wander between the hosts, with five times as many pages to fetch."""
     words = ("console=ttyS0 earlyprintk=ttyS0 mitigations=off audit=0 nowatchdog cryptomgr.notests "
              f"tsc_early_khz={a.tsc_khz * a.slower} lpj={a.tsc_khz * a.slower * 4} rcupdate.rcu_expedited=1 isolcpus=1")
     args = topology(a, case.what, f"{BUILD}/guest/vmlinuz", words, f"    initrd: {a.folder}/initrd\n")

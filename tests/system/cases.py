@@ -87,6 +87,9 @@ PAYLOAD_CASES = {
     "timer": ("", []),
     "irq": ("", []),
     "absent": ("", []),
+    "regs": ("seconds=1", ["remote_faults"]),
+    "ticks": ("seconds=1", ["remote_faults"]),
+    "ipis": ("seconds=1", ["ipis_sent_remote"]),
 }
 
 

@@ -25,6 +25,9 @@
 #define BURDEN_MAX 10u
 #define QUIET 4u	   /* horizons; then evidence is of the present to 98 % */
 #define NOISE 20u	   /* per mille */
+#define WAIT_PAGES 8u	   /* prices of a page that one wait counts at most: the rest is for want of CPUs, there or here */
+#define STEADY 3u	   /* so many periods with waits, less those without: what is over sooner is not worth a move */
+#define STEADY_MAX 8u
 #define LOST_WEIGHT 8u	   /* a new sample counts for one in so many */
 #define MILLE 1000u
 #define ROOM_SLACK 250u	   /* per mille of a CPU: what halted vCPUs use for their ticks */
@@ -34,6 +37,7 @@
 struct evidence {
 	uint32_t us, reads_us, bounced_us;
 	uint16_t past; /* per mille + 1 that it waited in all when it was there last; 0: not known */
+	uint8_t steady;
 };
 
 struct vcpu {
@@ -69,33 +73,6 @@ struct place {
 	uint32_t load[NODES_MAX];
 	struct evidence evidence[]; /* [vcpus * nodes] */
 };
-
-const char *place_why_name(enum place_why why)
-{
-	static const char *const name[PLACE_WHYS] = { "scan", "pingpong", "load", "leaving", "rule", "fetch",
-						      "copy", "known",	  "busy", "full",    "held" };
-
-	return why < PLACE_WHYS ? name[why] : "?";
-}
-
-const char *place_why_text(enum place_why why)
-{
-	static const char *const text[PLACE_WHYS] = {
-		[PLACE_SCAN] = "goes to the pages that it keeps fetching",
-		[PLACE_PINGPONG] = "goes to the vCPUs that take the same pages in turns",
-		[PLACE_LOAD] = "goes where CPUs are free",
-		[PLACE_LEAVING] = "goes because its node is leaving",
-		[PLACE_RULE] = "goes because it may not be where it is",
-		[PLACE_FETCH] = "stays: fetching pages is cheaper than the move",
-		[PLACE_COPY] = "stays: readable copies are cheaper than the move",
-		[PLACE_KNOWN] = "stays: it was there, and waited as much",
-		[PLACE_BUSY] = "stays: CPUs are short there",
-		[PLACE_FULL] = "stays: no room there",
-		[PLACE_HELD] = "stays: it, or one that it shares with, has just moved",
-	};
-
-	return why < PLACE_WHYS ? text[why] : "?";
-}
 
 /* --- set up ------------------------------------------------------------------------------------------------------ */
 
@@ -189,7 +166,7 @@ static void forget(struct place *p, unsigned v)
 	struct vcpu *x = &p->vcpu[v];
 
 	for (unsigned n = 0; n < p->nodes; n++)
-		e[n].us = e[n].reads_us = e[n].bounced_us = 0;
+		e[n].us = e[n].reads_us = e[n].bounced_us = e[n].steady = 0;
 	x->time_us = x->total_us = x->busy_us = 0;
 }
 
@@ -224,8 +201,14 @@ static void gather(struct place *p, unsigned v, const struct place_input *in, ui
 	if (x->time_us >= DEMAND_PERIODS * p->period_us)
 		x->demand = x->busy_us < x->time_us ? (uint16_t)((uint64_t)x->busy_us * MILLE / x->time_us) : MILLE;
 	for (unsigned n = 0; n < p->nodes; n++) {
-		uint32_t us = s[n].us, waits = s[n].waits ? s[n].waits : 1;
+		uint32_t waits = s[n].waits ? s[n].waits : 1;
+		uint64_t most = (uint64_t)waits * WAIT_PAGES * (p->costs.page_us + 1);
+		uint32_t us = s[n].us < most ? s[n].us : (uint32_t)most;
 
+		if (n != x->at && (uint64_t)us * HORIZON > (uint64_t)dt * PLACE_MARGIN)
+			e[n].steady += e[n].steady < STEADY_MAX;
+		else
+			e[n].steady -= e[n].steady > 0;
 		fade(&e[n].us, dt, over);
 		fade(&e[n].reads_us, dt, over);
 		fade(&e[n].bounced_us, dt, over);
@@ -311,7 +294,7 @@ static void spend(struct place *p, node_id from, node_id to, uint64_t now_us)
 		if (x->at != to || x->to != NODE_NONE || x->judging || e->us < price(p, 0))
 			continue;
 		x->total_us -= e->us < x->total_us ? e->us : x->total_us;
-		e->us = e->reads_us = e->bounced_us = 0;
+		e->us = e->reads_us = e->bounced_us = e->steady = 0;
 		if (x->until_us < now_us + settle(p))
 			x->until_us = now_us + settle(p);
 	}
@@ -431,7 +414,7 @@ static struct place_verdict weigh(struct place *p, const struct place_input *in,
 		r.why = e->us ? PLACE_SCAN : PLACE_LOAD;
 	if (in->now_us < x->until_us || x->judging || coming(p, to, x->at))
 		r.why = PLACE_HELD;
-	else if (e->us < need && (r.lack_us >= 0 || in->now_us < p->load_until_us))
+	else if ((e->us < need || e->steady < STEADY) && (r.lack_us >= 0 || in->now_us < p->load_until_us))
 		r.why = 2 * (uint64_t)e->reads_us > e->us ? PLACE_COPY : PLACE_FETCH;
 	else if ((int64_t)r.saved_us - r.lack_us < need)
 		r.why = r.saved_us < r.stall_us ? PLACE_KNOWN : r.lack_us > 0 ? PLACE_BUSY : PLACE_FETCH;

@@ -28,6 +28,9 @@ static void fill_spec(struct cc_vm_spec *s)
 				  .engine = CC_ENGINE_KVM,
 				  .faults = CC_FAULTS_DISPATCH,
 				  .private_tables = true,
+				  .placement = CC_PLACEMENT_RULES,
+				  .ruled = true,
+				  .place_trace = "/t",
 				  .cpu_features = "avx sse4a avx512_bf16",
 				  .kernel = "/k",
 				  .initrd = "",
@@ -41,6 +44,8 @@ static void fill_spec(struct cc_vm_spec *s)
 				  .probe = true,
 				  .dead_after_ms = 5000 };
 	memset(s->vm_key, 0xa5, sizeof(s->vm_key));
+	for (unsigned i = 0; i < s->vcpus; i++)
+		nodeset_add(&s->may_run[i], (node_id)(i % 3));
 }
 
 /* Through bytes and back; the caller clears it. */
@@ -80,6 +85,11 @@ Test(control, prepare)
 	cr_expect_eq(out->prepare.engine, CC_ENGINE_KVM);
 	cr_expect_eq(out->prepare.faults, CC_FAULTS_DISPATCH);
 	cr_expect(out->prepare.private_tables);
+	cr_expect_eq(out->prepare.placement, CC_PLACEMENT_RULES);
+	cr_expect(out->prepare.ruled);
+	cr_expect_arr_eq((const uint8_t *)out->prepare.may_run, (const uint8_t *)in->prepare.may_run,
+			 sizeof(in->prepare.may_run));
+	cr_expect_str_eq(out->prepare.place_trace, "/t");
 	cr_expect_str_eq(out->prepare.cpu_features, "avx sse4a avx512_bf16");
 	cr_expect_str_eq(out->prepare.kernel, "/k");
 	cr_expect_str_eq(out->prepare.initrd, "");

@@ -35,6 +35,7 @@ struct nodes_spec {
 	bool uffd_copy, checksums;
 	bool apart;    /* not joined */
 	unsigned mute; /* bit of each node that gets a fabric only */
+	void (*on_test)(void *node, node_id from, const struct ic_msg *msg); /* IC_PORT_TEST */
 };
 
 static inline void nodes_on_peer(void *arg, node_id peer, enum ic_peer_event event)
@@ -86,6 +87,8 @@ static inline int nodes_open(struct node *n, const struct nodes_spec *spec)
 		if (err)
 			return err;
 		ic_address(n[i].f, n[i].address);
+		if (spec->on_test)
+			ic_set_handler(n[i].f, IC_PORT_TEST, (struct ic_handler){ spec->on_test, &n[i] });
 		cfg.fabric = n[i].f;
 		if (!(spec->mute >> i & 1))
 			err = dsm_open(&cfg, &n[i].d);

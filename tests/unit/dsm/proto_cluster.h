@@ -6,6 +6,7 @@
 #ifndef TESTS_UNIT_DSM_PROTO_CLUSTER_H
 #define TESTS_UNIT_DSM_PROTO_CLUSTER_H
 
+#include "dsm/core/collect.h"
 #include "dsm/core/proto.h"
 
 #include <criterion/criterion.h>

@@ -553,3 +553,28 @@ Test(proto, any_sequence_of_messages_is_survived)
 		cluster_close(c);
 	}
 }
+
+/* --- what a thread that collects takes next ---------------------------------------------------------------- */
+
+Test(collect, ascending_once_each_and_the_strongest_right)
+{
+	struct collect c = { 0 };
+
+	collect_add(&c, 7, PROTO_READ);
+	collect_add(&c, 3, PROTO_WRITE);
+	collect_add(&c, 7, PROTO_WRITE);
+	collect_add(&c, 5, PROTO_READ);
+	cr_assert(c.count == 3 && c.page[0] == 3 && c.page[1] == 5 && c.page[2] == 7);
+	cr_assert_eq(c.right[2], PROTO_WRITE);
+	cr_assert_not(collect_granted(&c, 5, PROTO_WRITE), "not its turn");
+	cr_assert(collect_granted(&c, 3, PROTO_WRITE) && collect_granted(&c, 5, PROTO_WRITE));
+	cr_assert_not(collect_granted(&c, 7, PROTO_READ), "too weak");
+	cr_assert(collect_pins(&c, 3) && collect_pins(&c, 5) && !collect_pins(&c, 7));
+	cr_assert(collect_granted(&c, 7, PROTO_WRITE) && collect_next(&c) == c.count);
+	for (uint32_t page = 0; page < 2 * COLLECT_MAX; page++) {
+		if (page == 0)
+			c = (struct collect){ 0 };
+		collect_add(&c, page, PROTO_READ);
+	}
+	cr_assert_eq(c.count, COLLECT_MAX);
+}

@@ -170,8 +170,10 @@ Test(place, scan)
 
 	w->touches[0][1] = 500;
 	start(w);
-	run(w, 2);
-	cr_assert_eq(w->moves, 1, "at once: one period is worth the price");
+	run(w, 3);
+	cr_assert_eq(w->moves, 0, "a burst is not worth a move");
+	run(w, 1);
+	cr_assert_eq(w->moves, 1, "but each of its periods is");
 	cr_assert_eq(w->out.list[0].why, PLACE_SCAN);
 	cr_assert_eq(w->vcpu[0].at, 1);
 	run(w, 1000);
@@ -222,6 +224,25 @@ Test(place, local_is_left_alone)
 	start(w);
 	run(w, 3000);
 	cr_assert_eq(w->moves, 0);
+	end(w);
+}
+
+/* The host runs something else for a while: few waits, and each for long. */
+Test(place, long_waits_are_no_reason)
+{
+	struct world *w = world(2, 2, 2);
+	struct place_input in = { .node = w->node, .vcpu = w->vcpu, .stall = w->stall };
+
+	start(w);
+	for (unsigned i = 0; i < 1000; i++) {
+		in.now_us = w->now += PERIOD;
+		lost(w);
+		w->stall[1] = (struct place_stall){ .waits = 1, .us = 9000 };
+		if (i % 20)
+			w->stall[1] = (struct place_stall){ 0 };
+		place_step(w->place, &in, &w->out);
+		cr_assert_eq(w->out.moves, 0);
+	}
 	end(w);
 }
 
