@@ -3,7 +3,7 @@
  * dsm/dsm_priv.h - what the files of the memory shell share.
  *
  * Reading order  node.c (life of a dsm, net thread), fault.c (a thread wants a page), drive.c (steps the
- *           protocol core and performs its effects), cache.c (bound on remote pages), map_tlb.c and map_uffd.c with uffd.c (the only
+ *           protocol core and performs its effects; timers.c, unsent.c), cache.c (bound on remote pages), map_tlb.c and map_uffd.c with uffd.c (the only
  *           files that change a mapping), dispatch.c (faults of parked threads), rehome.c (a node leaves or comes back), stats.c.
  * Threads   Users (vCPUs, devices), the net thread, the fault reader of dispatch.c, whoever drives ic_progress.
  * Locks     Ranks, outer to inner: fabric progress (tried only) > dsm.lock > reader.lock > fabric tx.

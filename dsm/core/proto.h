@@ -101,7 +101,7 @@ enum proto_event_kind {
 	 * another HOLD says when.  For an instruction that keeps losing one of its pages while it waits for the
 	 * next: it takes them again in ascending order of their numbers, and pins each.  Who waits then holds only
 	 * lower pages than the one it waits for, so no circle of waiters can close (I10).  Nothing when no right
-	 * is held any more.
+	 * is held any more; with hold_ns 0 that may be so right after the step of the grant.
 	 */
 	PROTO_EV_HOLD,
 	/* The shell wants the frame of `page` back (cache full).  Ends with DROP, unless the page is homed here,

@@ -182,7 +182,8 @@ struct dsm_stats {
 };
 void dsm_stats(struct dsm *d, struct dsm_stats *out);
 
-/* Waits of one thread for pages, by the node whose answer ended them.  Only grow; any thread reads, relaxed. */
+/* Waits of one thread for pages, by the node whose answer ended them; by this node: for something here.  Only grow; any
+ * thread reads, relaxed. */
 struct dsm_stalls {
 	struct {
 		_Atomic uint64_t waits, ns;

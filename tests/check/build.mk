@@ -8,7 +8,7 @@ MODEL_SRCS := tests/check/model_main.c tests/check/model.c tests/check/model_sta
 	tests/check/model_observe.c tests/check/observe.c
 $(call test_prog,tests/check/model,$(MODEL_SRCS),)
 
-$(call test_prog,tests/check/handoff,$(addprefix tests/check/handoff,_main.c .c _state.c),)
+$(call test_prog,tests/check/handoff,$(addprefix tests/check/handoff,_main.c .c _end.c _state.c),)
 
 .PHONY: model model-deep model-handoff model-handoff-deep
 model: $(B)/tests/check/model deps

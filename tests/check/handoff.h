@@ -114,6 +114,8 @@ void hw_init(struct hw *w, const struct hw_config *cfg, struct hw_bag *all);
 unsigned hw_moves(const struct hw *w, struct hw_move out[static HW_MOVES]);
 /* Performs one; w->broken tells if something does not hold after it. */
 void hw_move(struct hw *w, struct hw_move m);
+/* H6: from node n, `where` leads to the token, or to who waits for the answer to it. */
+bool hw_leads(const struct hw *w, unsigned n);
 /* From here on nothing goes wrong any more: does all come to rest as it should?  NULL, or what is wrong. */
 const char *hw_ending(const struct hw *w);
 

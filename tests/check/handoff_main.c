@@ -9,7 +9,8 @@
  * Limits    --states (default 20 million); memory.
  *
  *   handoff                       the worlds of `make check`;  --deep: those of `make test`;  --small: for mutants
- *   handoff --nodes N --orders O [--wild] [--cuts] [--kills K] [--ticks T] [--ipis I] [--refuse] [--fail] [--greet] [--states N]
+ *   handoff --nodes N --orders O [--wild] [--cuts] [--kills K] [--ticks T] [--ipis I] [--refuse] [--fail]
+ *           [--greet] [--states N]
  */
 #include "base/clock.h"
 #include "tests/check/handoff.h"
@@ -186,8 +187,8 @@ static void result_print(const struct search *s, bool whole, double seconds)
 {
 	const struct hw_config *c = s->w.cfg;
 
-	printf("%u nodes, %u moves, %s%s%s%s", c->nodes, c->orders, c->wild ? "wild" : "in order", c->refuse ? ", refusals" : "",
-	       c->fail ? ", failing installs" : "", c->cuts ? ", cuts" : "");
+	printf("%u nodes, %u moves, %s%s%s%s", c->nodes, c->orders, c->wild ? "wild" : "in order",
+	       c->refuse ? ", refusals" : "", c->fail ? ", failing installs" : "", c->cuts ? ", cuts" : "");
 	if (c->greet)
 		printf(", greetings");
 	if (c->kills)

@@ -378,7 +378,7 @@ static const struct model_config worlds_deep[] = {
 	{ .nodes = 3, .pages = 1, .requests = 2, .loss = true },
 	{ .nodes = 2, .pages = 2, .requests = 4, .hold = true, .loss = true },
 	{ .nodes = 2, .pages = 2, .requests = 1, .loss = true },
-	{ .nodes = 3, .pages = 2, .requests = 4, .evict = true, .loss = true, .depth = 8 },
+	{ .nodes = 3, .pages = 2, .requests = 4, .evict = true, .loss = true, .depth = 7 },
 	{ .nodes = 3, .pages = 2, .requests = 8, .hold = true, .writes_only = true, .collectors = 1 },
 	{ .nodes = 2, .pages = 2, .requests = 8, .hold = true, .collect_only = true, .collectors = 2, .depth = 15 },
 	{ .nodes = 2, .pages = 2, .requests = 8, .evict = true, .hold = true, .collectors = 1, .depth = 8 },

@@ -33,7 +33,7 @@ look_dsm() { # dir
 	     notices "$dir" unit-wire "$test/unit/dsm/test_wire.o" -lcriterion ||
 	     notices "$dir" unit-dir "$test/unit/dsm/test_dir.o" -lcriterion; then
 		echo "unit test"
-	elif notices "$dir" sim "$test/sim/sim_main.o $test/sim/sim.o $test/sim/sim_node.o $test/sim/sim_thread.o $out/obj/interconnect/core/frame.o" "" --seeds 100; then
+	elif notices "$dir" sim "$(echo "$test"/sim/*.o) $out/obj/interconnect/core/frame.o" "" --seeds 100; then
 		echo simulator
 	elif notices "$dir" model "$model" ""; then
 		echo checker
@@ -42,7 +42,7 @@ look_dsm() { # dir
 
 look_vcpu-migrate() { # dir
 	local dir=$1
-	if notices "$dir" model "$test/check/handoff_main.o $test/check/handoff.o $test/check/handoff_state.o" "" --small; then
+	if notices "$dir" model "$test/check/handoff_main.o $test/check/handoff.o $test/check/handoff_end.o $test/check/handoff_state.o" "" --small; then
 		echo checker
 	elif notices "$dir" unit "$test/unit/vcpu-migrate/test_handoff.o" -lcriterion; then
 		echo "unit test"

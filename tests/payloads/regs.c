@@ -7,7 +7,7 @@
  *           string and locked instructions, user mode, interrupts and NMIs that are held back) and looks at all again.
  *           New values every EPOCH rounds.  MSRs that this machine does not have, or that do not keep what is written, are
  *           left out: the last line says how many were looked at.
- * Options   seconds=N (3); period=CYCLES of the timer that wakes a processor in hlt (2000000); loops=N of each piece (400).
+ * Options   seconds=N (3); period=CYCLES of the timer that wakes a processor in hlt (2000000); loops=N of each piece (400); avx=0: without ymm.
  * Limits    Instruction and data pointers of x87 are not compared.  Breakpoints are stored, never enabled.
  */
 #include "rt/rt.h"
@@ -573,7 +573,7 @@ void payload_main(void)
 	uint32_t r[4];
 
 	cpuid(1, 0, r);
-	has_avx = (r[2] >> 26 & 1) && (r[2] >> 28 & 1);
+	has_avx = (r[2] >> 26 & 1) && (r[2] >> 28 & 1) && option("avx", 1);
 	cpuid(0x80000001, 0, r);
 	has_rdtscp = r[3] >> 27 & 1;
 	run_cycles = option("seconds", 3) * tsc_hz(NULL);
