@@ -29,10 +29,6 @@
 #define ST_BYTES 0x40u /* the frame may hold something else than zeros */
 #define ST_RAM 0x80u   /* const after open */
 
-struct dsm_lock {
-	pthread_mutex_t mutex;
-};
-
 /*
  * The two ways to give and take rights.  All under dsm.lock.  `grant` and `revoke` publish in dsm.state.
  */
@@ -142,7 +138,7 @@ struct dsm {
 	_Atomic uint8_t *state; /* [top], ST_* */
 	const struct map_ops *map;
 	void *map_data;
-	struct dsm_lock lock;
+	pthread_mutex_t lock;
 	struct drive *drive;
 	bool one_cpu; /* const; nobody else runs while a thread of ours polls */
 	struct cache cache;                   /* lock */

@@ -38,19 +38,19 @@
 void dsm_lock(struct dsm *d)
 {
 	for (unsigned i = 0; i < 64; i++) {
-		if (!pthread_mutex_trylock(&d->lock.mutex))
+		if (!pthread_mutex_trylock(&d->lock))
 			return;
 		if (i < 32)
 			__builtin_ia32_pause();
 		else
 			sched_yield();
 	}
-	pthread_mutex_lock(&d->lock.mutex);
+	pthread_mutex_lock(&d->lock);
 }
 
 void dsm_unlock(struct dsm *d)
 {
-	pthread_mutex_unlock(&d->lock.mutex);
+	pthread_mutex_unlock(&d->lock);
 }
 
 /* --- memory ----------------------------------------------------------------------------------------- */
@@ -226,7 +226,7 @@ static void parts_close(struct dsm *d)
 	cache_close(d);
 	memory_close(d);
 	stats_close(&d->count);
-	pthread_mutex_destroy(&d->lock.mutex);
+	pthread_mutex_destroy(&d->lock);
 	free(d);
 }
 
@@ -240,7 +240,7 @@ int dsm_open(const struct dsm_config *cfg, struct dsm **out)
 		return -ENOMEM;
 	d->memfd = -1;
 	d->one_cpu = !sched_getaffinity(0, sizeof(cpus), &cpus) && CPU_COUNT(&cpus) == 1;
-	pthread_mutex_init(&d->lock.mutex, NULL);
+	pthread_mutex_init(&d->lock, NULL);
 	stats_open(&d->count);
 	err = parts_open(d, cfg);
 	if (err) {

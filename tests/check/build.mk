@@ -4,7 +4,7 @@
 # the same protocol; both must reach the same.  `make model-handoff`: of a vCPU that moves among a few nodes.
 # `make model-deep`, `make model-handoff-deep`: larger ones, for `make test`.
 
-MODEL_SRCS := tests/check/model_main.c tests/check/model.c tests/check/model_state.c \
+MODEL_SRCS := tests/check/model_main.c tests/check/model.c tests/check/model_check.c tests/check/model_state.c \
 	tests/check/model_observe.c tests/check/observe.c
 $(call test_prog,tests/check/model,$(MODEL_SRCS),)
 

@@ -26,7 +26,7 @@ notices() { # dir, name, objects, libraries, arguments...
 # Who looks at a mutant of dsm/core, of vcpu-migrate/core: prints what has noticed.
 look_dsm() { # dir
 	local dir=$1
-	local model="$test/check/model_main.o $test/check/model.o $test/check/model_state.o $test/check/model_observe.o $test/check/observe.o"
+	local model="$test/check/model_main.o $test/check/model.o $test/check/model_check.o $test/check/model_state.o $test/check/model_observe.o $test/check/observe.o"
 	if notices "$dir" model "$model" "" --small; then
 		echo checker
 	elif notices "$dir" unit-proto "$test/unit/dsm/test_proto.o" -lcriterion ||

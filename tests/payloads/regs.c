@@ -7,7 +7,8 @@
  *           string and locked instructions, user mode, interrupts and NMIs that are held back) and looks at all again.
  *           New values every EPOCH rounds.  MSRs that this machine does not have, or that do not keep what is written, are
  *           left out: the last line says how many were looked at.
- * Options   seconds=N (3); period=CYCLES of the timer that wakes a processor in hlt (2000000); loops=N of each piece (400); avx=0: without ymm.
+ * Options   seconds=N (3); period=CYCLES of the timer that wakes a processor in hlt (2000000); loops=N of each piece (400); bodies=N: only the
+ *           first N pieces (7 for a software KVM).
  * Limits    Instruction and data pointers of x87 are not compared.  Breakpoints are stored, never enabled.
  */
 #include "rt/rt.h"
@@ -107,7 +108,7 @@ static struct barrier meet;
 static uint64_t ldt[2] = { 0, 0x00cff3000000ffff }; /* a flat data segment, any privilege */
 uint64_t locked_all;
 static bool has_avx, has_rdtscp;
-static unsigned loops, period, msrs_kept;
+static unsigned bodies_run, loops, period, msrs_kept;
 static uint64_t run_cycles;
 
 static uint64_t random_of(unsigned cpu, unsigned item)
@@ -341,13 +342,11 @@ static void on_timer(struct trap_frame *f)
 			pause();
 		same(apic_read(0x10 + VECTOR_TIMER / 32) >> VECTOR_TIMER % 32 & 1, 1, "in-service bit", "a wait in its handler");
 	}
-	(void)f;
 	apic_eoi();
 }
 
 static void on_held(struct trap_frame *f)
 {
-	(void)f;
 	cpus[cpu_id()].held++;
 	apic_eoi();
 }
@@ -469,8 +468,8 @@ static const struct {
 	{ "a pause loop", body_pause, ready_pause },	   { "hlt", body_hlt, ready_hlt },
 	{ "moves between registers", body_turn, ready_pause }, { "rep movsb", body_copy, ready_copy },
 	{ "repe cmpsb", body_compare, ready_compare },	   { "locked instructions", body_locked, ready_locked },
-	{ "xmm shuffles", body_xmm, ready_pause },	   { "segment bases", body_bases, ready_bases },
-	{ "user mode", body_user, ready_user },		   { "ymm shuffles", body_ymm, ready_pause },
+	{ "segment bases", body_bases, ready_bases },	   { "user mode", body_user, ready_user },
+	{ "xmm shuffles", body_xmm, ready_pause },	   { "ymm shuffles", body_ymm, ready_pause },
 };
 
 static void round_run(unsigned cpu, unsigned kind)
@@ -541,8 +540,8 @@ static void keep(unsigned cpu)
 
 	prepare(cpu);
 	while (rdtsc() - start < run_cycles || c->rounds < ARRAY_LEN(bodies) + 2) {
-		const char *after;
 		unsigned kind = (unsigned)(c->rounds % (ARRAY_LEN(bodies) + 2));
+		const char *after;
 
 		if (c->rounds % EPOCH == 0) {
 			c->epoch++;
@@ -550,7 +549,7 @@ static void keep(unsigned cpu)
 		}
 		if (kind < ARRAY_LEN(bodies)) {
 			after = bodies[kind].name;
-			if (bodies[kind].body != body_ymm || has_avx)
+			if (kind < bodies_run && (bodies[kind].body != body_ymm || has_avx))
 				round_run(cpu, kind);
 		} else if (kind == ARRAY_LEN(bodies)) {
 			after = "an interrupt that was held back";
@@ -573,7 +572,8 @@ void payload_main(void)
 	uint32_t r[4];
 
 	cpuid(1, 0, r);
-	has_avx = (r[2] >> 26 & 1) && (r[2] >> 28 & 1) && option("avx", 1);
+	bodies_run = (unsigned)option("bodies", ARRAY_LEN(bodies));
+	has_avx = (r[2] >> 26 & 1) && (r[2] >> 28 & 1) && bodies_run == ARRAY_LEN(bodies);
 	cpuid(0x80000001, 0, r);
 	has_rdtscp = r[3] >> 27 & 1;
 	run_cycles = option("seconds", 3) * tsc_hz(NULL);
