@@ -37,9 +37,10 @@ static void capture(struct hv_cpu *c)
 
 	e->get_state(c->engine_vcpu, &snap.cpu);
 	hv_lapic_set_cr8(&c->lapic, e->get_tpr(c->engine_vcpu));
-	if (snap.cpu.irq_latched)
-		hv_lapic_unack(&c->lapic, snap.cpu.irq_vector);
 	snap.lapic = c->lapic;
+	/* In the snapshot only: should the vCPU go on here, the engine still has it. */
+	if (snap.cpu.irq_latched)
+		hv_lapic_unack(&snap.lapic, snap.cpu.irq_vector);
 	len = hv_snapshot_encode(&snap, bytes);
 	mig_captured(c->slice->mig, c->id, bytes, len, stopped_ns, clock_now_ns());
 }

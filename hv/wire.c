@@ -93,6 +93,37 @@ unsigned hv_msg_encode(const struct hv_msg *m, uint8_t out[static HV_MSG_BYTES_M
 	return (unsigned)(w.p - out);
 }
 
+/* How vCPUs and nodes fare.  False: no such kind, or values out of range. */
+static bool placement_decode(struct reader *r, struct hv_msg *m)
+{
+	switch (m->kind) {
+	case HV_MSG_BALANCE:
+		m->balance.on = reader_bool(r);
+		break;
+	case HV_MSG_LEAVE:
+		m->leave.on = reader_bool(r);
+		break;
+	case HV_MSG_LOAD:
+		m->load.vcpu = reader_u8(r);
+		m->load.from = reader_u8(r);
+		m->load.busy_us = reader_u32(r);
+		m->load.waits = reader_u32(r);
+		m->load.reads = reader_u32(r);
+		m->load.bounced = reader_u32(r);
+		m->load.us = reader_u32(r);
+		break;
+	case HV_MSG_NODE:
+		m->node.leaving = reader_bool(r);
+		m->node.cpus = reader_u16(r);
+		m->node.load = reader_u16(r);
+		m->node.host = reader_u64(r);
+		return m->node.cpus != 0;
+	default:
+		return false;
+	}
+	return true;
+}
+
 bool hv_msg_decode(const void *body, size_t len, struct hv_msg *m)
 {
 	const uint8_t *p = body;
@@ -150,30 +181,8 @@ bool hv_msg_decode(const void *body, size_t len, struct hv_msg *m)
 		reader_bytes(&r, m->clock.boot_id, sizeof(m->clock.boot_id));
 		good = m->clock.tsc_khz != 0;
 		break;
-	case HV_MSG_BALANCE:
-		m->balance.on = reader_bool(&r);
-		break;
-	case HV_MSG_LEAVE:
-		m->leave.on = reader_bool(&r);
-		break;
-	case HV_MSG_LOAD:
-		m->load.vcpu = reader_u8(&r);
-		m->load.from = reader_u8(&r);
-		m->load.busy_us = reader_u32(&r);
-		m->load.waits = reader_u32(&r);
-		m->load.reads = reader_u32(&r);
-		m->load.bounced = reader_u32(&r);
-		m->load.us = reader_u32(&r);
-		break;
-	case HV_MSG_NODE:
-		m->node.leaving = reader_bool(&r);
-		m->node.cpus = reader_u16(&r);
-		m->node.load = reader_u16(&r);
-		m->node.host = reader_u64(&r);
-		good = m->node.cpus != 0;
-		break;
 	default:
-		return false;
+		good = placement_decode(&r, m);
 	}
 	return good && !r.bad && r.p == r.end;
 }

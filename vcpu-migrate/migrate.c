@@ -208,7 +208,7 @@ static void perform(struct mig *m, struct vcpu *v, const struct ho_effects *fx, 
 			break;
 		case HO_TELL:
 			for (unsigned n = 0; n < m->cfg.nodes; n++)
-				if (n != m->cfg.self)
+				if (n != m->cfg.self && !m->lost[n])
 					ho_send(m, v, (node_id)n, &e->msg, "");
 			break;
 		case HO_STOP:
@@ -312,12 +312,14 @@ static void order_step(struct mig *m, unsigned vcpu, node_id to, node_id origin,
 		.order = order, .vcpu = (uint8_t)vcpu, .from = m->cfg.self, .to = to
 	};
 
-	if (v->ho.phase == HO_AWAY && hops < HOPS_MAX) {
+	if (v->ho.phase == HO_AWAY && hops < HOPS_MAX && !m->lost[v->ho.where]) {
 		send(m, v->ho.where, &on, NULL, 0);
 		return;
 	}
 	if (v->ho.phase != HO_HERE) {
-		o.result = v->ho.phase == HO_AWAY ? HO_NOT_HERE : HO_BUSY;
+		o.result = v->ho.phase != HO_AWAY	? HO_BUSY
+			   : m->lost[v->ho.where] ? HO_PEER_LOST
+						  : HO_NOT_HERE;
 		done(m, &o, origin);
 		return;
 	}
@@ -328,6 +330,7 @@ static void order_step(struct mig *m, unsigned vcpu, node_id to, node_id origin,
 	}
 	v->target = to;
 	v->why[0] = 0;
+	v->pause_ns = 0;
 	ho_order(&v->ho, to, (uint64_t)origin << ORDER_BITS | order, &fx);
 	perform(m, v, &fx, "");
 }
@@ -362,7 +365,7 @@ static bool on_handoff(struct mig *m, node_id from, const struct mig_msg *msg,
 			willing = *text ? HO_FEATURES : HO_MOVED;
 		}
 	}
-	if (msg->kind == HO_MSG_REFUSE)
+	if (msg->kind == HO_MSG_REFUSE && msg->ho.msg.gen == v->ho.gen)
 		snprintf(v->why, sizeof(v->why), "%s", msg->ho.text);
 	if (msg->kind == HO_MSG_TAKEN && v->ho.phase == HO_SENT)
 		v->pause_ns = msg->ho.ns;

@@ -149,7 +149,7 @@ for nodes_ in (2, 3):
 @case("lock-2", 120)
 def contended(limit_s):
     """Locked instructions on one page, whose processors come and go."""
-    run = payload_vm("lock", "lock", 2, "rounds=6000 patience=200").start()
+    run = payload_vm("lock", "lock", 2, "rounds=100000 patience=200").start()
     try:
         moving = None
         expect(run.process.poll() is None, "the payload does not run", run)
