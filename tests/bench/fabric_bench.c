@@ -253,7 +253,7 @@ int main(int argc, char **argv)
 		munmap(bare_shared, BARE_SHARED_BYTES);
 		failed |= result == 1;
 		if (result == BENCH_SKIP)
-			fprintf(stderr, "fabric_bench: SKIP %s over %s: no library or no device for it here\n", w->backend, w->path);
+			fprintf(stderr, "fabric_bench: SKIP %s over %s: no library, no device or nothing bare here\n", w->backend, w->path);
 		else if (result)
 			fprintf(stderr, "fabric_bench: FAIL %s over %s\n", w->backend, w->path);
 	}

@@ -11,8 +11,8 @@
 
 #define ROUNDS 400u
 #define BURST 40u		/* below what any backend takes without progress */
-#define NAP_NS (5 * NS_PER_S)	/* who is not woken sleeps that long */
-#define ROUND_NS (3 * NS_PER_S) /* and is found out */
+#define NAP_NS (20 * NS_PER_S)	 /* who is not woken sleeps that long */
+#define ROUND_NS (12 * NS_PER_S) /* and is found out; a busy machine may hold a round up for seconds */
 
 static _Atomic bool stop;
 static _Atomic uint32_t answers;
