@@ -177,7 +177,7 @@ static int connect_encode(const struct cc_connect *c, Unum__Msg *msg, uint8_t **
 	X(moved_in) X(moved_out) X(moves_returned) X(moves_refused) X(snapshot_bytes)           \
 	X(stop_p50_ns) X(stop_p99_ns) X(capture_p50_ns) X(capture_p99_ns) X(send_p50_ns)        \
 	X(send_p99_ns) X(restore_p50_ns) X(restore_p99_ns) X(resume_p50_ns) X(resume_p99_ns)    \
-	X(pause_p50_ns) X(pause_p99_ns)
+	X(pause_p50_ns) X(pause_p99_ns) X(round_trip_ns)
 
 static int stats_encode(const struct cc_stats *s, Unum__Msg *msg, uint8_t **frame, size_t *len)
 {

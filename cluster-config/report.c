@@ -109,6 +109,7 @@ static void counters_json(json_t *node, const struct cc_stats *s)
 		{ "moves_returned", s->moves_returned },
 		{ "moves_refused", s->moves_refused },
 		{ "snapshot_bytes", s->snapshot_bytes },
+		{ "round_trip_ns", s->round_trip_ns },
 		{ "stop_p50_ns", s->stop_p50_ns },
 		{ "stop_p99_ns", s->stop_p99_ns },
 		{ "capture_p50_ns", s->capture_p50_ns },

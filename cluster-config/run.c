@@ -320,14 +320,15 @@ static int vm_run(struct run *r)
 	cc_ctl_place_trace(r->ctl, r->o->place_trace);
 	cc_term_open(&r->term, &r->loop, &term_ops, r);
 	run_loop(r);
+	/* At once: a client that knocks during the rest would wait for nothing, and the next VM wants the name. */
+	cc_door_close(r->door);
+	r->door = NULL;
 	end_ns = clock_now_ns();
 	cc_term_close(&r->term, FLUSH_MS);
 	/* The agents' last lines, if any, come before the verdict. */
 	cc_local_stop(&r->agents);
 	status = result_tell(r, &reason);
 	stats_tell(r, reason, status, end_ns);
-	cc_door_close(r->door);
-	r->door = NULL;
 	cc_ctl_close(r->ctl);
 	return status;
 }

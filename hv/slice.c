@@ -501,6 +501,7 @@ static void moves_stats(struct hv_slice *s, struct cc_stats *st)
 	st->pause_p50_ns = m.part_p50_ns[MIG_PAUSE];
 	st->pause_p99_ns = m.part_p99_ns[MIG_PAUSE];
 	st->refused += m.garbage;
+	st->round_trip_ns = s->clock.round_trip_ns;
 }
 
 void hv_slice_stats(struct hv_slice *s, struct cc_stats *out)

@@ -47,6 +47,7 @@ struct hv_clock {
 	uint64_t tsc_khz;     /* of this host; of the VM, since they must agree */
 	uint64_t offset;      /* guest TSC = host TSC + offset; set before RUN */
 	bool fixed;           /* the engine cannot shift it: offset is 0 */
+	uint64_t round_trip_ns; /* the least that a probe of node 0 took; 0: this is node 0 */
 	uint8_t boot_id[16];  /* of this host's kernel */
 	_Atomic uint32_t seq; /* futex: last probe that was answered */
 	uint64_t answer_host; /* host TSC when the answer came; written before seq */

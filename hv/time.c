@@ -215,12 +215,13 @@ static int join(struct hv_slice *s, char text[static HV_TEXT_MAX])
 			least = round_trip;
 			c->offset = offset;
 		}
-		if (!memcmp(c->answer.clock.boot_id, c->boot_id, sizeof(c->boot_id))) {
-			c->offset = c->answer.clock.offset;
-			c->tsc_khz = c->answer.clock.tsc_khz;
-			log_info("time: same host as node 0, TSC shared");
-			return 0;
-		}
+	}
+	c->round_trip_ns = least * 1000000 / c->tsc_khz;
+	if (!memcmp(c->answer.clock.boot_id, c->boot_id, sizeof(c->boot_id))) {
+		c->offset = c->answer.clock.offset;
+		c->tsc_khz = c->answer.clock.tsc_khz;
+		log_info("time: same host as node 0, TSC shared");
+		return 0;
 	}
 	theirs = c->answer.clock.tsc_khz;
 	if (theirs > c->tsc_khz + c->tsc_khz / KHZ_TOLERANCE ||
@@ -232,8 +233,7 @@ static int join(struct hv_slice *s, char text[static HV_TEXT_MAX])
 		return -ENOTSUP;
 	}
 	c->tsc_khz = theirs;
-	log_info("time: least round trip to node 0 %llu ns",
-		 (unsigned long long)(least * 1000000 / c->tsc_khz));
+	log_info("time: least round trip to node 0 %llu ns", (unsigned long long)c->round_trip_ns);
 	return 0;
 }
 

@@ -231,6 +231,7 @@ struct cc_stats {
 	const char *engine; /* "bt", "kvm": what it ran on */
 	/* vCPUs on the move; ns as in vcpu-migrate/migrate.h, of moves to this node (stop: from it) */
 	uint64_t moved_in, moved_out, moves_returned, moves_refused, snapshot_bytes;
+	uint64_t round_trip_ns; /* the least of a small message to node 0 and back, at the start; 0 on node 0 */
 	uint64_t stop_p50_ns, stop_p99_ns, capture_p50_ns, capture_p99_ns, send_p50_ns, send_p99_ns;
 	uint64_t restore_p50_ns, restore_p99_ns, resume_p50_ns, resume_p99_ns, pause_p50_ns, pause_p99_ns;
 };

@@ -9,7 +9,14 @@ migrate: all guest payloads
 migrate-long: all guest payloads
 	$(Q)$(TALLY) $@ 3600 python3 -B tests/migrate/moves.py --long $(CASE)
 
-TEST_TARGETS += migrate
+# Nodes that leave a running VM, and die or come back; the long one drains 20 times.
+.PHONY: drain drain-long
+drain: all guest
+	$(Q)$(TALLY) $@ 900 python3 -B tests/migrate/drain.py $(CASE)
+drain-long: all guest
+	$(Q)$(TALLY) $@ 3600 python3 -B tests/migrate/drain.py --long $(CASE)
+
+TEST_TARGETS += migrate drain
 
 # In lines of JSON: the pause of a move, its parts, and moves a second.
 .PHONY: bench-move

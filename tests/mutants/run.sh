@@ -31,6 +31,7 @@ look_dsm() { # dir
 		echo checker
 	elif notices "$dir" unit-proto "$test/unit/dsm/test_proto.o" -lcriterion ||
 	     notices "$dir" unit-wire "$test/unit/dsm/test_wire.o" -lcriterion ||
+	     notices "$dir" unit-rehome "$test/unit/dsm/test_rehome.o" -lcriterion ||
 	     notices "$dir" unit-dir "$test/unit/dsm/test_dir.o" -lcriterion; then
 		echo "unit test"
 	elif notices "$dir" sim "$(echo "$test"/sim/*.o) $out/obj/interconnect/core/frame.o" "" --seeds 100; then

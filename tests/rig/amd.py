@@ -3,7 +3,7 @@
 
 Use     amd.py [PATTERN...]; --list names the cases; prints like tests/system/cases.py.
 What    What unum says of such a host; that it refuses to spread Linux over nodes there; the Debian guest with 2 vCPUs on
-        one node runs the demo's job; every marked payload over 2 slices with inline faults.
+        one node runs the demo's job; every marked payload over 2 slices with inline faults; vCPUs that move between them.
 Limits  Times are those of one emulated CPU, where an exit to user space costs 0.3 ms.
 """
 import json
@@ -16,7 +16,7 @@ TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [os.path.join(TESTS, "system"), os.path.join(TESTS, "kvm")]
 import guest_job
 from cases import crossed, expect, local, main
-from native import MOVED, UNSOUND, engines, kvm_run, marked, passed, refused
+from native import MOVED, UNSOUND, engines, kvm_run, marked, moves, passed, refused
 from unum import BUILD, GUEST, UNUM, Run
 
 OUT = "/run/rig/out"
@@ -92,6 +92,7 @@ def register_payloads():
 
 
 register_payloads()
+case("moves", 200)(moves)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
 # tests/stress/run.sh UNUM-STRESS - unum-stress on every built transport, and bounded memory.
 #
 # What      On every transport mixed work without and with a small cache, and with faults resolved by others.  On two of
-#           them few pages and many threads, and a region larger than any node from one thread and from all.
+#           them few pages and many threads, a node that leaves and dies or comes back, and a
+#           region larger than any node from one thread and from all.
 set -u
 stress=$1
 passed=0 failed=0 skipped=0
@@ -38,6 +39,8 @@ done
 for transport in tcp shm; do
 	run --transport "$transport" --nodes 2 --threads 4 --seconds 3 --seed 4 --region 256KiB --cache 64KiB
 	run --transport "$transport" --nodes 3 --seconds 4 --seed 5 --chaos 11
+	run --transport "$transport" --nodes 4 --seconds 3 --seed 6 --drain 2@1
+	run --transport "$transport" --nodes 3 --seconds 4 --seed 7 --cache 128KiB --chaos 12 --drain 1@1 --join 2
 	run --transport "$transport" --bound one --nodes 4 --share 8MiB --cache 2MiB
 	run --transport "$transport" --bound all --nodes 4 --share 4MiB --cache 1MiB
 done

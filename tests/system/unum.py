@@ -77,7 +77,7 @@ class Run:
         self.process = None
 
     def start(self, stdin=subprocess.DEVNULL):
-        env = dict(os.environ, **{MARK: self.mark}, TMPDIR=self.tmp)
+        env = dict(os.environ, **{MARK: self.mark}, TMPDIR=self.tmp, XDG_RUNTIME_DIR=self.tmp)
         with open(os.path.join(self.dir, "command"), "w", encoding="utf-8") as f:
             f.write(" ".join(self.command) + "\n")
         self.began = time.monotonic()
