@@ -118,6 +118,20 @@ void cache_passed_on(struct dsm *d, gfn_t gfn, uint32_t page)
 		ring_push(&d->cache, page);
 }
 
+void cache_forget(struct dsm *d)
+{
+	for (unsigned i = 0; i < d->dir.spans_count; i++) {
+		const struct dir_span *sp = &d->dir.span[i];
+
+		if (madvise(frame_of(d, sp->first), (size_t)sp->count << PAGE_SHIFT, MADV_REMOVE))
+			memset(frame_of(d, sp->first), 0, (size_t)sp->count << PAGE_SHIFT);
+		for (uint32_t k = 0; k < sp->count; k++)
+			atomic_fetch_and_explicit(&d->state[sp->first + k], (uint8_t) ~(ST_BYTES | ST_FREE),
+						  memory_order_relaxed);
+	}
+	d->cache.first = d->cache.resident = 0;
+}
+
 void cache_homecoming(struct dsm *d, gfn_t gfn, const void *bytes)
 {
 	memcpy(frame_of(d, gfn), bytes, PAGE_SIZE);

@@ -331,6 +331,8 @@ bool cache_full(const struct dsm *d);
 void cache_rehomed(struct dsm *d);
 /* A frame that was this node's as home, and the page is homed elsewhere now. */
 void cache_passed_on(struct dsm *d, gfn_t gfn, uint32_t page);
+/* Nothing of the memory is left here. */
+void cache_forget(struct dsm *d);
 /* Bytes of a page that this node will be home to. */
 void cache_homecoming(struct dsm *d, gfn_t gfn, const void *bytes);
 /* Punches free frames; when that is not enough, a page that the core should EVICT, else DIR_PAGE_NONE. */

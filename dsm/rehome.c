@@ -158,20 +158,6 @@ static void frames_pass_on(struct dsm *d, const struct dir *old)
 	}
 }
 
-/* Nothing of the memory is left here. */
-static void frames_forget(struct dsm *d)
-{
-	for (unsigned i = 0; i < d->dir.spans_count; i++) {
-		const struct dir_span *sp = &d->dir.span[i];
-
-		if (madvise(frame_of(d, sp->first), (size_t)sp->count << PAGE_SHIFT, MADV_REMOVE))
-			memset(frame_of(d, sp->first), 0, (size_t)sp->count << PAGE_SHIFT);
-		for (uint32_t k = 0; k < sp->count; k++)
-			atomic_fetch_and_explicit(&d->state[sp->first + k], (uint8_t) ~(ST_BYTES | ST_FREE),
-						  memory_order_relaxed);
-	}
-}
-
 static void homes_switch(struct dsm *d)
 {
 	struct rehoming *re = &d->rehoming;
@@ -208,7 +194,7 @@ static void thaw(struct dsm *d)
 	}
 	/* Not before: it takes time, and all others wait for the last word. */
 	if (is_gone(re, d->self))
-		frames_forget(d);
+		cache_forget(d);
 	else
 		frames_pass_on(d, re->old);
 	re->leaving = false;

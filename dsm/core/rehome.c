@@ -8,9 +8,9 @@
 
 #include "base/assert.h"
 #include "base/bytes.h"
+#include "base/err.h"
 #include "dsm/core/proto.h"
 
-#include <errno.h>
 #include <string.h>
 
 /* --- who gets what ------------------------------------------------------------------------------------ */

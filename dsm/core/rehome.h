@@ -20,6 +20,7 @@
 #define DSM_CORE_REHOME_H
 
 #include "base/bits.h"
+#include "base/err.h"
 #include "dsm/core/dir.h"
 
 /* --- who gets what --- */

@@ -3,7 +3,7 @@
 # tests/stress/build.mk - unum-stress: one memory over several processes, under everything at once.  `make stress` runs it
 # on every transport, `make stress-region` a guest larger than its nodes; `make stress-proof` shows that it notices a memory that is wrong.
 
-STRESS_SRCS := tests/stress/stress_main.c tests/stress/stress_node.c tests/stress/stress_ops.c \
+STRESS_SRCS := tests/stress/stress_main.c tests/stress/stress_options.c tests/stress/stress_node.c tests/stress/stress_ops.c \
 	tests/stress/stress_bound.c tests/stress/nodes.c
 $(call test_prog,bin/unum-stress,$(STRESS_SRCS),)
 

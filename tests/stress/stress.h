@@ -64,6 +64,8 @@ struct options {
 	unsigned only;
 	const char *shared, *address, *device;
 };
+/* stress_options.c: fills in what is given; ends the program on a mistake. */
+void options_parse(int argc, char **argv, struct options *o);
 
 /* What one user did to the shared words of one page; only that user writes it. */
 struct tally {
@@ -142,6 +144,8 @@ void violation(struct run *r, const char *what, uint32_t page, unsigned word, ui
 
 /* stress_node.c: a child process; its exit status. */
 int node_main(const struct options *opt, struct control *ctl, node_id self);
+/* The parent, of --drain. */
+void drain_report(const struct options *o, const struct control *ctl);
 
 /* stress_bound.c: a child process of --bound, and the verdict of the parent. */
 int bound_main(const struct options *opt, struct control *ctl, node_id self);

@@ -145,6 +145,21 @@ static void *drain_run(void *arg)
 	return NULL;
 }
 
+void drain_report(const struct options *o, const struct control *ctl)
+{
+	const struct dsm_drain *out = &ctl->drain, *in = &ctl->join;
+
+	if (!o->drain_node)
+		return;
+	printf("node %u left: gave up others' pages in %.1f ms, all froze for %.1f ms, %llu entries and %llu pages moved\n",
+	       o->drain_node, (double)out->leave_ns / 1e6, (double)out->frozen_ns / 1e6,
+	       (unsigned long long)out->moved_entries, (unsigned long long)out->moved_pages);
+	if (o->join_s > 0)
+		printf("node %u came back: all froze for %.1f ms, %llu entries and %llu pages moved\n", o->drain_node,
+		       (double)in->frozen_ns / 1e6, (unsigned long long)in->moved_entries,
+		       (unsigned long long)in->moved_pages);
+}
+
 /* Each living node its part of all. */
 static void pages_check(struct run *r)
 {
