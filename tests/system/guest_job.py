@@ -34,7 +34,7 @@ def checks(run, vcpus, nodes, shares_kib):
         ("the TSC never runs backwards between CPUs", number(r, "tsc_backwards") == 0 and number(r, "tsc_status") == 0),
         ("the kernel complains of nothing", number(r, "kernel_complaints") == 0),
         (f"{nodes} slices told their counts", len(told) == nodes),
-        ("every node ran vCPUs", len(told) == nodes and all(n.get("vcpus", 0) > 0 for n in told)),
+        ("every node ran vCPUs", len(told) == nodes and all(n.get("exits", 0) > 0 for n in told)),  # by the end they may all have moved to one
     ]
     if nodes > 1:
         out += [
