@@ -2,7 +2,7 @@
 """Makes tables of the lines that the benches wrote.
 
 use     bench_tables.py FILE [--into PAGE]
-What    FILE holds lines of JSON from guest_bench.py, dsm_bench, fault_bench and fabric_bench.  The tables go to stdout; with --into they replace
+What    FILE holds lines of JSON from guest_bench.py, dsm_bench, fault_bench, fabric_bench, move_bench.py and placement.py.  The tables go to stdout; with --into they replace
         what stands between <!-- table NAME --> and <!-- end --> in PAGE, for each NAME that FILE has lines of.
 Limits  Of several series of one bench in FILE the last counts.
 """
@@ -118,6 +118,26 @@ def fabric_table(lines):
     return table(["backend", "path", "case", "ours", "bare", "ours / bare", "p99 us, ours / bare"], rows) if rows else None
 
 
+MOVE_PARTS = ("stop", "capture", "send", "restore", "resume")
+
+
+def move_table(lines):
+    seen = {x["rate_asked"]: x for x in lines if x.get("bench") == "move"}
+    rows = [[rate, number(x["moves_per_s"]), number(x["pause_p50_us"]), number(x["pause_p99_us"]),
+             ", ".join(f"{part} {number(x[part + '_p50_us'])} / {number(x[part + '_p99_us'])}" for part in MOVE_PARTS),
+             x["round_trip_us"], x["pause_in_round_trips"], x["snapshot_bytes"]] for rate, x in seen.items()]
+    return table(["asked, a second", "moves a second", "pause p50 us", "p99 us", "parts, p50 / p99 us", "round trip us",
+                  "pause p50 in round trips", "snapshot bytes"], rows) if rows else None
+
+
+def placement_table(lines):
+    seen = {x["case"]: x for x in lines if x.get("bench") == "placement"}
+    rows = [[case, f"**{number(x['speedup'])}**", number(x["pinned_mcycles"]), number(x["auto_mcycles"]), x["moves"],
+             x["pinned_remote_faults"], x["remote_faults"], x["runs"]] for case, x in seen.items()]
+    return table(["case", "speedup", "pinned, million cycles", "auto", "moves", "remote faults pinned", "auto", "runs each"],
+                 rows) if rows else None
+
+
 def main():
     p = argparse.ArgumentParser()
     p.add_argument("file")
@@ -126,7 +146,8 @@ def main():
     with open(a.file, encoding="utf-8") as f:
         lines = [json.loads(line) for line in f if line.startswith("{")]
     tables = {"boot": nodes_table(lines, "boot"), "demo": nodes_table(lines, "demo"), "tcg": tcg_table(lines),
-              "dsm": dsm_table(lines), "fault": fault_table(lines), "fabric": fabric_table(lines)}
+              "dsm": dsm_table(lines), "fault": fault_table(lines), "fabric": fabric_table(lines),
+              "move": move_table(lines), "placement": placement_table(lines)}
     tables = {name: text for name, text in tables.items() if text}
     if not tables:
         sys.exit(f"bench_tables: {a.file} has no complete bench")

@@ -40,6 +40,8 @@ bench: deps all guest payloads
 	$(Q)+$(MAKE) --no-print-directory bench-fault
 	$(Q)cat $(B)/bench-fabric.jsonl $(B)/bench-dsm.jsonl $(B)/bench-fault.jsonl >$(BENCH_LINES)
 	$(Q)+$(MAKE) --no-print-directory bench-placement
+	$(Q)+$(MAKE) --no-print-directory bench-move
+	$(Q)cat $(B)/bench-move.jsonl >>$(BENCH_LINES)
 	$(Q)+$(MAKE) --no-print-directory bench-guest
 	$(Q)python3 -B tests/bench/bench_tables.py $(BENCH_LINES)
 bench-page:

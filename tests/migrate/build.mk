@@ -21,4 +21,5 @@ TEST_TARGETS += migrate drain
 # In lines of JSON: the pause of a move, its parts, and moves a second.
 .PHONY: bench-move
 bench-move: all payloads
+	$(Q)rm -f $(B)/bench-move.jsonl
 	$(Q)B=$(B) python3 -B tests/bench/move_bench.py --out $(B)/bench-move.jsonl
