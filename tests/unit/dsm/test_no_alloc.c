@@ -103,7 +103,8 @@ static void *user_run(void *arg)
 	struct dsm_reader *r;
 
 	u->failed = dsm_reader_open(u->d, &kick, &r) != 0;
-	pthread_barrier_wait(u->start);
+	pthread_barrier_wait(u->start); /* all readers are open */
+	pthread_barrier_wait(u->start); /* and the allocator is watched */
 	for (unsigned i = 0; i < ROUNDS && !u->failed; i++)
 		add_one(u, r, rng_below(&rng, PAGES));
 	pthread_barrier_wait(u->end);
@@ -135,7 +136,7 @@ static void run(uint64_t cache_pages)
 		u[i] = (struct user){ .d = n[i % NODES].d, .seed = i + 1, .start = &start, .end = &end };
 		cr_assert_eq(pthread_create(&u[i].tid, NULL, user_run, &u[i]), 0);
 	}
-	usleep(20000);
+	pthread_barrier_wait(&start);
 	armed = true;
 	pthread_barrier_wait(&start);
 	pthread_barrier_wait(&end);
