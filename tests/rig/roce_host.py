@@ -132,8 +132,13 @@ class Others:
 # --- cases -----------------------------------------------------------------------------------------------------------
 
 
+# They count our own calls, need an interface to take down, or drive libfabric where an emulated host has no memory for it.
+LEFT_OUT = {"verbs": "-data_path_counts,host_vanishes",
+            "ofi": "-data_path_counts,host_vanishes,standstill_while_connecting,closing_while_connecting,sleepers_beside_pollers"}
+
+
 def conform(a, backend):
-    status, out = run([f"{a.bin}/tests/conform/fabric_conform", f"{backend}={DEVICES[backend]}"], CONFORM_S)
+    status, out = run([f"{a.bin}/tests/conform/fabric_conform", f"{backend}={DEVICES[backend]}", LEFT_OUT[backend]], CONFORM_S)
     cases = len(re.findall(r"^  ok ", out, re.M))
     return status == 0 and cases > 0, f"{cases} cases", f"status {status}\n{out}"
 

@@ -45,12 +45,12 @@ def topology(folder, kernel):
 
 
 def frames_kib(pid):
-    """Memory of the slice's guest RAM file."""
+    """Memory of the slice's guest RAM file; None: it has none (yet), like one that only tells what its host can do."""
     folder = f"/proc/{pid}/fd"
     for fd in os.listdir(folder):
         if os.readlink(f"{folder}/{fd}").startswith("/memfd:unum-ram"):
             return os.stat(f"{folder}/{fd}").st_blocks // 2
-    return 0
+    return None
 
 
 def anon_kib(pid):
@@ -67,6 +67,8 @@ def watch(run, most, done):
                 now = frames_kib(pid), anon_kib(pid)
             except (OSError, TypeError):
                 continue  # it has just ended
+            if now[0] is None:
+                continue
             was = most.get(pid, (0, 0, 0))
             most[pid] = max(was[0], now[0]), max(was[1], now[1]), was[2] + 1
         time.sleep(0.02)
