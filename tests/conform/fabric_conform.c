@@ -548,19 +548,6 @@ static void backend_split(const char *arg)
 	device_name = rest;
 }
 
-/* what: NULL all, a name that one, "-A,B" all but these. */
-static bool wanted(const char *what, const char *name)
-{
-	const char *hit = what ? strstr(what, name) : NULL;
-	size_t len = strlen(name);
-
-	if (!what || *what != '-')
-		return !what || !strcmp(what, name);
-	while (hit && !(strchr("-,", hit[-1]) && strchr(",", hit[len])))
-		hit = strstr(hit + 1, name);
-	return !hit;
-}
-
 int main(int argc, char **argv)
 {
 	const char *shown;
@@ -594,7 +581,7 @@ int main(int argc, char **argv)
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
 		uint64_t start = clock_now_ns();
 
-		if (!wanted(argc > 2 ? argv[2] : NULL, cases[i].name) ||
+		if (!case_wanted(argc > 2 ? argv[2] : NULL, cases[i].name) ||
 		    (cases[i].backend && strcmp(cases[i].backend, shown)))
 			continue;
 		case_skip = NULL;

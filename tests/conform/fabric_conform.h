@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "interconnect/fabric.h"
 
+#include <string.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -101,5 +102,11 @@ void tcp_garbage_handshakes(void);
 void tcp_another_version(void);
 void tcp_garbage_frames(void);
 void tcp_silent_strangers(void);
+
+/* what: NULL all, a name that one, "-A,B" all but these. */
+static inline bool case_wanted(const char *what, const char *name)
+{
+	return !what || (*what == '-' ? !strstr(what, name) : !strcmp(what, name));
+}
 
 #endif
