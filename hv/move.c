@@ -110,28 +110,23 @@ static void install(struct hv_cpu *c)
 	}
 }
 
-static void pass_vectors(struct hv_cpu *c, node_id to, const uint64_t words[4], bool level)
-{
-	struct hv_msg m = { .kind = HV_MSG_IPI };
-
-	m.ipi.level = level;
-	m.ipi.mode = HV_INTR_FIXED;
-	hv_vcpu_set_add(&m.ipi.to, c->id);
-	for (unsigned w = 0; w < 4; w++)
-		for (uint64_t bits = words[w]; bits; bits &= bits - 1) {
-			m.ipi.vector = (uint8_t)(w * 64 + (unsigned)__builtin_ctzll(bits));
-			hv_link_send(c->slice, to, &m);
-		}
-}
-
-static void pass_flag(struct hv_cpu *c, node_id to, enum hv_intr_mode mode, uint8_t vector)
+static void pass(struct hv_cpu *c, node_id to, enum hv_intr_mode mode, uint8_t vector, bool level)
 {
 	struct hv_msg m = { .kind = HV_MSG_IPI };
 
 	m.ipi.mode = (uint8_t)mode;
 	m.ipi.vector = vector;
+	m.ipi.level = level;
 	hv_vcpu_set_add(&m.ipi.to, c->id);
 	hv_link_send(c->slice, to, &m);
+}
+
+static void pass_vectors(struct hv_cpu *c, node_id to, const uint64_t words[4], bool level)
+{
+	for (unsigned w = 0; w < 4; w++)
+		for (uint64_t bits = words[w]; bits; bits &= bits - 1)
+			pass(c, to, HV_INTR_FIXED,
+			     (uint8_t)(w * 64 + (unsigned)__builtin_ctzll(bits)), level);
 }
 
 /* The vCPU is elsewhere.  What is taken from the mailbox here goes to where it was then; should it be on its way back, that
@@ -150,11 +145,11 @@ static void pass_on(struct hv_cpu *c)
 	pass_vectors(c, to, mail.edge, false);
 	pass_vectors(c, to, mail.level, true);
 	if (mail.flags & MAIL_INIT)
-		pass_flag(c, to, HV_INTR_INIT, 0);
+		pass(c, to, HV_INTR_INIT, 0, false);
 	if (mail.flags & MAIL_SIPI)
-		pass_flag(c, to, HV_INTR_SIPI, mail.flags & 0xff);
+		pass(c, to, HV_INTR_SIPI, mail.flags & 0xff, false);
 	if (mail.flags & MAIL_NMI)
-		pass_flag(c, to, HV_INTR_NMI, 0);
+		pass(c, to, HV_INTR_NMI, 0, false);
 }
 
 bool hv_move_attend(struct hv_cpu *c)

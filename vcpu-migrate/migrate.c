@@ -245,6 +245,11 @@ node_id mig_where(const struct mig *m, unsigned vcpu)
 	return atomic_load_explicit(&m->vcpu[vcpu].where, memory_order_acquire);
 }
 
+static void sample(struct samples *s, uint32_t ns)
+{
+	s->ns[s->count++ % SAMPLES] = ns;
+}
+
 void mig_captured(struct mig *m, unsigned vcpu, const void *snapshot, size_t len,
 		  uint64_t stopped_ns, uint64_t captured_ns)
 {
@@ -258,8 +263,8 @@ void mig_captured(struct mig *m, unsigned vcpu, const void *snapshot, size_t len
 	v->capture_ns = (uint32_t)(captured_ns - stopped_ns);
 	if (len > m->stats.snapshot_bytes)
 		m->stats.snapshot_bytes = (uint32_t)len;
-	m->part[MIG_STOP].ns[m->part[MIG_STOP].count++ % SAMPLES] =
-		(uint32_t)(stopped_ns > v->stop_ns ? stopped_ns - v->stop_ns : 0);
+	sample(&m->part[MIG_STOP],
+	       (uint32_t)(stopped_ns > v->stop_ns ? stopped_ns - v->stop_ns : 0));
 	ho_captured(&v->ho, &fx);
 	perform(m, v, &fx, "");
 	pthread_mutex_unlock(&m->lock);
@@ -295,7 +300,7 @@ void mig_measured(struct mig *m, const uint32_t part[static MIG_PARTS])
 {
 	pthread_mutex_lock(&m->lock);
 	for (unsigned k = MIG_CAPTURE; k < MIG_PARTS; k++)
-		m->part[k].ns[m->part[k].count++ % SAMPLES] = part[k];
+		sample(&m->part[k], part[k]);
 	pthread_mutex_unlock(&m->lock);
 }
 
@@ -316,15 +321,13 @@ static void order_step(struct mig *m, unsigned vcpu, node_id to, node_id origin,
 		send(m, v->ho.where, &on, NULL, 0);
 		return;
 	}
-	if (v->ho.phase != HO_HERE) {
-		o.result = v->ho.phase != HO_AWAY	? HO_BUSY
-			   : m->lost[v->ho.where] ? HO_PEER_LOST
-						  : HO_NOT_HERE;
-		done(m, &o, origin);
-		return;
-	}
-	if (m->lost[to]) { /* the core keeps no list: an offer to it would wait for ever */
+	if (v->ho.phase == HO_AWAY)
+		o.result = m->lost[v->ho.where] ? HO_PEER_LOST : HO_NOT_HERE;
+	else if (v->ho.phase != HO_HERE)
+		o.result = HO_BUSY;
+	else if (m->lost[to]) /* the core keeps no list: an offer to it would wait for ever */
 		o.result = HO_PEER_LOST;
+	if (o.result != HO_MOVED) {
 		done(m, &o, origin);
 		return;
 	}

@@ -13,6 +13,7 @@
  *           [--greet] [--states N]
  */
 #include "base/clock.h"
+#include "tests/check/search.h"
 #include "tests/check/handoff.h"
 
 #include <getopt.h>
@@ -37,34 +38,6 @@ struct search {
 	uint32_t broken_from;
 	struct hw_move broken_by; /* kind 0xff: none, the state itself */
 };
-
-static void *grow(void *mem, size_t bytes)
-{
-	void *p = realloc(mem, bytes);
-
-	if (!p) {
-		fprintf(stderr, "handoff: out of memory (%zu bytes)\n", bytes);
-		exit(2);
-	}
-	return p;
-}
-
-static uint64_t hash(const uint8_t *b, size_t len)
-{
-	uint64_t h = 0xcbf29ce484222325ull ^ len;
-
-	for (; len >= 8; b += 8, len -= 8) {
-		uint64_t v;
-
-		memcpy(&v, b, 8);
-		h = (h ^ v) * 0x9e3779b97f4a7c15ull;
-		h ^= h >> 32;
-	}
-	while (len--)
-		h = (h ^ *b++) * 0x100000001b3ull;
-	h *= 0x9e3779b97f4a7c15ull;
-	return h ^ h >> 29;
-}
 
 static void table_grow(struct search *s)
 {

@@ -13,6 +13,7 @@
  *         [--depth D] [--states N] [--observe FILE: the states, as observe.h has them]
  */
 #include "base/clock.h"
+#include "tests/check/search.h"
 #include "tests/check/model.h"
 #include "tests/check/observe.h"
 
@@ -41,36 +42,6 @@ struct search {
 	uint32_t broken_from;
 	struct move broken_by;
 };
-
-static void *grow(void *mem, size_t bytes)
-{
-	void *p = realloc(mem, bytes);
-
-	if (!p) {
-		fprintf(stderr, "model: out of memory (%zu bytes)\n", bytes);
-		exit(2);
-	}
-	return p;
-}
-
-static uint64_t hash(const uint8_t *b, size_t len)
-{
-	uint64_t h = 0xcbf29ce484222325ull ^ len;
-
-	while (len >= 8) {
-		uint64_t v;
-
-		memcpy(&v, b, 8);
-		h = (h ^ v) * 0x9e3779b97f4a7c15ull;
-		h ^= h >> 32;
-		b += 8;
-		len -= 8;
-	}
-	while (len--)
-		h = (h ^ *b++) * 0x100000001b3ull;
-	h *= 0x9e3779b97f4a7c15ull;
-	return h ^ h >> 29;
-}
 
 static void table_grow(struct search *s)
 {

@@ -55,10 +55,9 @@ static void *sleeper_run(void *arg)
 	return NULL;
 }
 
-/* Another thread polls the same end for a while and takes what the sleeper was to be woken by; from then on it is alone. */
-void sleepers_beside_pollers(void)
+/* Two ends; the second sleeps in a thread of its own and answers. */
+static pthread_t sleeper_open(struct end e[2])
 {
-	struct end e[2];
 	pthread_t tid;
 
 	ends_open(e, 2);
@@ -67,6 +66,24 @@ void sleepers_beside_pollers(void)
 	stop = false;
 	answers = 0;
 	CHECK(!pthread_create(&tid, NULL, sleeper_run, &e[1]));
+	return tid;
+}
+
+static void sleeper_close(struct end e[2], pthread_t tid)
+{
+	stop = true;
+	ic_wake(e[1].f);
+	pthread_join(tid, NULL);
+	ends_close(e, 2);
+}
+
+/* Another thread polls the same end for a while and takes what the sleeper was to be woken by; from then on it is alone. */
+void sleepers_beside_pollers(void)
+{
+	struct end e[2];
+	pthread_t tid;
+
+	tid = sleeper_open(e);
 	for (uint32_t round = 0; round < ROUNDS / 2; round++) {
 		uint64_t start = clock_now_ns();
 		uint32_t want = answers + BURST;
@@ -85,10 +102,7 @@ void sleepers_beside_pollers(void)
 		}
 		CHECK(clock_now_ns() < start + ROUND_NS);
 	}
-	stop = true;
-	ic_wake(e[1].f);
-	pthread_join(tid, NULL);
-	ends_close(e, 2);
+	sleeper_close(e, tid);
 }
 
 void sleepers_are_woken(void)
@@ -96,12 +110,7 @@ void sleepers_are_woken(void)
 	struct end e[2];
 	pthread_t tid;
 
-	ends_open(e, 2);
-	e[0].raw = count_answer;
-	e[1].raw = answer;
-	stop = false;
-	answers = 0;
-	CHECK(!pthread_create(&tid, NULL, sleeper_run, &e[1]));
+	tid = sleeper_open(e);
 	for (uint32_t round = 0; round < ROUNDS; round++) {
 		uint64_t start = clock_now_ns();
 
@@ -113,8 +122,5 @@ void sleepers_are_woken(void)
 		}
 		CHECK(clock_now_ns() < start + ROUND_NS);
 	}
-	stop = true;
-	ic_wake(e[1].f);
-	pthread_join(tid, NULL);
-	ends_close(e, 2);
+	sleeper_close(e, tid);
 }
